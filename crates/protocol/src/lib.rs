@@ -1,0 +1,41 @@
+//! What is said in a federation: ids, plans, datasets' public face, rounds, contributions, refusals.
+//!
+//! Plain values without I/O, clock or entropy. A value of this crate is valid: constructors check, fields are private where
+//! a combination could be wrong, and deserialising goes through the constructors. Bytes from the network become these types
+//! in `transport::convert` only.
+
+pub mod contribution;
+pub mod dataset;
+pub mod encoding;
+pub mod experiment;
+pub mod hash;
+pub mod ids;
+pub mod message;
+pub mod metric;
+pub mod model;
+pub mod plan;
+pub mod refusal;
+pub mod round;
+pub mod tags;
+pub mod tensor;
+pub mod timestamp;
+pub mod version;
+
+pub use contribution::{Contribution, Purpose, Vector, VectorSpec, layout_byte_len};
+pub use dataset::{ColumnFace, ColumnKind, DataType, DatasetFace, RowCount};
+pub use encoding::{Encoding, EncodingError, Integers, Width};
+pub use experiment::{ExperimentSpec, OnFailure, Patience, RawExperimentSpec, Selection};
+pub use hash::Digest;
+pub use ids::{DatasetId, ExperimentId, NodeId, RequestId, ResearcherId, TaskId};
+pub use message::{HeldTask, Hello, Measured, NodeMessage, Progress, Report, ResearcherMessage, UploadHeader, Welcome};
+pub use metric::{Metric, ValidatedOn};
+pub use model::{Activation, Family, ModelSpec, Outcome, Precision};
+pub use plan::{
+    Missing, OptimizerSpec, Plan, PlanKind, RawTrainingPlan, StatisticPlan, TrainingArguments, TrainingPlan, Validation,
+};
+pub use refusal::{Refusal, RefusalCode};
+pub use round::{BlobRef, Requester, RoundKey, Task, Work};
+pub use tags::Tags;
+pub use tensor::{Scalars, Tensor, Tensors};
+pub use timestamp::Timestamp;
+pub use version::{Capability, ProtocolVersion};
