@@ -1,0 +1,264 @@
+//! A node's side.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use protocol::{BlobRef, Hello, NodeMessage, ResearcherId, ResearcherMessage, UploadHeader};
+use rustls::ClientConfig;
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Streaming;
+
+use super::dial::{Calls, Connection, dial};
+use super::proxy::ProxyConfig;
+use super::status::to_link_error;
+use crate::address::Address;
+use crate::blob::{BlobError, ChunkReader, PartialBlob};
+use crate::clock::Clock;
+use crate::convert::bulk::{self, UploadAnswer};
+use crate::convert::control::{self, FromResearcher};
+use crate::convert::{self, ConvertError, MAX_MESSAGE_BYTES, enrolment};
+use crate::handshake;
+use crate::host::EnrolRequest;
+use crate::identity::{Certificate, EnrolledIdentity, NodeIdentity, TaskKey};
+use crate::link::{Link, LinkError, Session};
+use crate::tls::{self, TlsError};
+use crate::token::EnrolmentToken;
+use crate::wire;
+use crate::wire::federation_client::FederationClient;
+
+/// Messages that wait in each direction of a control stream.
+const CONTROL_QUEUE: usize = 64;
+/// Chunks that wait to be sent.
+const CHUNK_QUEUE: usize = 1;
+
+/// What a node has after enrolment.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    pub researcher: ResearcherId,
+    pub certificate: Certificate,
+    /// The authority of the federation, to be pinned from now on.
+    pub authority: Certificate,
+    /// The key that signs the researcher's tasks.
+    pub task_key: TaskKey,
+}
+
+fn client(calls: Calls) -> FederationClient<Calls> {
+    let origin = format!("https://{}", tls::SERVER_NAME).parse().expect("the fixed name is part of a URI");
+    FederationClient::with_origin(calls, origin).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn nonsense(error: ConvertError) -> LinkError {
+    LinkError::Broken(format!("the researcher sent nonsense: {error}"))
+}
+
+fn unusable(error: &TlsError) -> LinkError {
+    LinkError::Identity(format!("this node's identity cannot be used: {error}"))
+}
+
+/// Exchanges a token for a certificate. The secret is sent only to who proves to be of the token's authority.
+pub async fn enrol(
+    token: &EnrolmentToken,
+    identity: &NodeIdentity,
+    name: &str,
+    proxy: &ProxyConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<Enrolment, LinkError> {
+    let config = tls::enrolment_config(token.authority(), clock).map_err(|error| unusable(&error))?;
+    let connection = Box::pin(dial(token.address(), proxy, config)).await?;
+    let unusable = |error| LinkError::Identity(format!("the enrolment cannot be used: {error}"));
+    let request = EnrolRequest {
+        secret: token.secret().clone(),
+        node: identity.node().clone(),
+        name: name.to_owned(),
+        csr: identity.signing_request().map_err(unusable)?,
+    };
+    let reply = client(connection.calls()).enrol(enrolment::enrol_request_to_wire(request)).await;
+    let enrolled = enrolment::enrolled(reply.map_err(|status| to_link_error(&status))?.get_ref()).map_err(nonsense)?;
+    let authority = tls::find_authority(token.authority(), &connection.certificates)
+        .ok_or_else(|| LinkError::Identity("the researcher did not present its authority".to_owned()))?;
+    let certificate = Certificate::from_der(&enrolled.certificate).map_err(unusable)?;
+    identity.check(&certificate, &authority).map_err(unusable)?;
+    let task_key = TaskKey::from_point(&enrolled.task_key).map_err(unusable)?;
+    Ok(Enrolment { researcher: enrolled.researcher, certificate, authority, task_key })
+}
+
+/// A way to one researcher over the network: one connection, opened when needed.
+pub struct GrpcLink {
+    address: Address,
+    proxy: ProxyConfig,
+    config: Arc<ClientConfig>,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl GrpcLink {
+    pub fn new(
+        address: Address,
+        identity: &EnrolledIdentity,
+        proxy: ProxyConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TlsError> {
+        let config = tls::node_config(identity, clock)?;
+        Ok(Self { address, proxy, config, connection: Mutex::new(None) })
+    }
+
+    async fn client(&self) -> Result<FederationClient<Calls>, LinkError> {
+        // Who comes while somebody dials waits for the same connection.
+        let mut connection = self.connection.lock().await;
+        if let Some(connection) = connection.as_ref().filter(|connection| connection.is_open()) {
+            return Ok(client(connection.calls()));
+        }
+        *connection = None;
+        // Boxed: a handshake's state is large, and rarely needed.
+        let dialled = Box::pin(dial(&self.address, &self.proxy, self.config.clone())).await?;
+        let client = client(dialled.calls());
+        *connection = Some(dialled);
+        Ok(client)
+    }
+
+    /// Exchanges the present certificate for a newer one. `request` is a certificate signing request (PKCS #10, DER).
+    pub async fn renew(&self, request: Vec<u8>) -> Result<Certificate, LinkError> {
+        let request = wire::RenewRequest { csr: request.into() };
+        let reply = self.client().await?.renew(request).await.map_err(|status| to_link_error(&status))?;
+        let certificate = enrolment::renewed(reply.get_ref()).map_err(nonsense)?;
+        Certificate::from_der(&certificate)
+            .map_err(|error| LinkError::Identity(format!("the new certificate cannot be used: {error}")))
+    }
+}
+
+/// What a node says on the control stream, as wire messages. One that is too large to be read is left out: sending it would
+/// cost the connection, again and again.
+fn said(hello: &Hello, messages: mpsc::Receiver<NodeMessage>) -> impl Stream<Item = wire::NodeEnvelope> + Send + 'static {
+    let messages = ReceiverStream::new(messages).filter_map(|message| {
+        let envelope = control::node_message_to_wire(&message);
+        convert::fits(&envelope).map_err(|error| tracing::error!(%error, "a message to the researcher is not sent")).ok()?;
+        Some(envelope)
+    });
+    tokio_stream::once(control::hello_to_wire(hello)).chain(messages)
+}
+
+async fn heard(stream: &mut Streaming<wire::ResearcherEnvelope>) -> Option<Result<FromResearcher, LinkError>> {
+    match stream.message().await {
+        Ok(Some(envelope)) => Some(control::from_researcher(envelope).map_err(nonsense)),
+        Ok(None) => None,
+        Err(status) => Some(Err(to_link_error(&status))),
+    }
+}
+
+async fn listen(mut stream: Streaming<wire::ResearcherEnvelope>, inbox: mpsc::Sender<Result<ResearcherMessage, LinkError>>) {
+    loop {
+        let next = tokio::select! {
+            next = heard(&mut stream) => next,
+            () = inbox.closed() => None,
+        };
+        let message = match next {
+            None => return,
+            Some(Ok(FromResearcher::Message(message))) => Ok(message),
+            Some(Ok(FromResearcher::Welcome(_))) => Err(LinkError::Broken("the researcher said welcome twice".to_owned())),
+            Some(Err(error)) => Err(error),
+        };
+        let is_last = message.is_err();
+        if inbox.send(message).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+impl Link for GrpcLink {
+    async fn connect(&self, hello: Hello) -> Result<Session, LinkError> {
+        let mut client = self.client().await?;
+        let (outbox, messages) = mpsc::channel(CONTROL_QUEUE);
+        let mut stream = client.control(said(&hello, messages)).await.map_err(|status| to_link_error(&status))?.into_inner();
+        let Some(FromResearcher::Welcome(welcome)) = heard(&mut stream).await.transpose()? else {
+            return Err(LinkError::Broken("the researcher did not say welcome".to_owned()));
+        };
+        handshake::check("node", "researcher", welcome.protocol)?;
+        let (inbox_sender, inbox) = mpsc::channel(CONTROL_QUEUE);
+        tokio::spawn(listen(stream, inbox_sender));
+        Ok(Session { welcome, outbox, inbox })
+    }
+
+    async fn download(&self, into: &mut PartialBlob) -> Result<(), LinkError> {
+        if into.is_complete() {
+            return Ok(());
+        }
+        let request = bulk::download_request_to_wire(&into.blob(), into.have());
+        let mut client = self.client().await?;
+        let mut chunks = client.download(request).await.map_err(|status| to_link_error(&status))?.into_inner();
+        while !into.is_complete() {
+            let chunk = chunks.message().await.map_err(|status| to_link_error(&status))?;
+            let chunk = chunk.ok_or_else(|| LinkError::Broken("the download ended early".to_owned()))?;
+            into.append(&bulk::chunk(chunk).map_err(nonsense)?).map_err(|error| match error {
+                BlobError::Io(error) => LinkError::Spool(error.to_string()),
+                error => LinkError::Broken(error.to_string()),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn upload(&self, header: &UploadHeader, file: &Path) -> Result<(), LinkError> {
+        let mut client = self.client().await?;
+        let (chunks, receiver) = mpsc::channel(CHUNK_QUEUE);
+        let messages = tokio_stream::once(bulk::upload_header_to_wire(header)).chain(ReceiverStream::new(receiver));
+        let answers = client.upload(messages).await.map_err(|status| to_link_error(&status))?.into_inner();
+        let mut answers = Answers(answers);
+        let offset = match answers.next().await? {
+            UploadAnswer::Stored => return Ok(()),
+            UploadAnswer::Resume(offset) => offset,
+            UploadAnswer::Credit(_) => {
+                return Err(LinkError::Broken("the researcher gave credit before its answer".to_owned()));
+            }
+        };
+        let blob = BlobRef { digest: header.digest, bytes: header.bytes };
+        let path = file.to_owned();
+        let mut reader = blocking(move || ChunkReader::open(&path, blob, offset)).await?;
+        let mut credit = 0_u64;
+        loop {
+            let (chunk, back) = blocking(move || Ok((reader.next_chunk()?, reader))).await?;
+            reader = back;
+            let Some(chunk) = chunk else { break };
+            let bytes = chunk.bytes.len() as u64;
+            while credit < bytes {
+                credit = credit.saturating_add(answers.credit().await?);
+            }
+            credit -= bytes;
+            if chunks.send(bulk::upload_chunk_to_wire(chunk)).await.is_err() {
+                // The researcher ended the call; its reason comes next.
+                break;
+            }
+        }
+        drop(chunks);
+        loop {
+            match answers.next().await? {
+                UploadAnswer::Stored => return Ok(()),
+                UploadAnswer::Credit(_) => {}
+                UploadAnswer::Resume(_) => return Err(LinkError::Broken("the researcher answered twice".to_owned())),
+            }
+        }
+    }
+}
+
+/// What the researcher answers in the course of an upload.
+struct Answers(Streaming<wire::UploadDown>);
+
+impl Answers {
+    async fn next(&mut self) -> Result<UploadAnswer, LinkError> {
+        let answer = self.0.message().await.map_err(|status| to_link_error(&status))?;
+        let answer = answer.ok_or_else(|| LinkError::Broken("the upload ended early".to_owned()))?;
+        bulk::upload_answer(&answer).map_err(nonsense)
+    }
+
+    async fn credit(&mut self) -> Result<u64, LinkError> {
+        match self.next().await? {
+            UploadAnswer::Credit(bytes) => Ok(bytes),
+            _ => Err(LinkError::Broken("the researcher gave no credit for the rest".to_owned())),
+        }
+    }
+}
+
+/// Runs file work off the threads of the network.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, LinkError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| LinkError::Spool(error.to_string()))?;
+    done.map_err(|error| LinkError::Spool(error.to_string()))
+}

@@ -1,0 +1,133 @@
+//! The network matrix: every connection that the product opens or accepts, as data.
+//!
+//! Hospitals' network teams read it (`fedbiomed network`), and [`crate::socket`] opens nothing without a row of it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Seen from the component that has the row: does it accept the connection or open it?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// Who stands at an end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Node,
+    Researcher,
+    /// The hospital's own HTTP proxy.
+    Proxy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    Tcp,
+}
+
+/// Does the product itself need the connection, or a person in front of it?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Backend,
+    User,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Mandatory,
+    Optional,
+}
+
+/// One kind of connection. Rows exist in this file only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Row {
+    pub direction: Direction,
+    pub from: Place,
+    pub to: Place,
+    /// The port unless configured otherwise; that of the place in `to`.
+    pub port: u16,
+    pub protocol: Protocol,
+    pub service: &'static str,
+    pub kind: Kind,
+    pub status: Status,
+    pub comment: &'static str,
+}
+
+/// A node dials its researcher.
+pub const NODE_TO_RESEARCHER: Row = Row {
+    direction: Direction::Out,
+    from: Place::Node,
+    to: Place::Researcher,
+    port: 50051,
+    protocol: Protocol::Tcp,
+    service: "gRPC over TLS 1.3",
+    kind: Kind::Backend,
+    status: Status::Mandatory,
+    comment: "both sides present certificates of the federation; the port is `researcher.port` of the node",
+};
+
+/// A node reaches its researcher through the hospital's proxy.
+pub const NODE_TO_PROXY: Row = Row {
+    direction: Direction::Out,
+    from: Place::Node,
+    to: Place::Proxy,
+    port: 3128,
+    protocol: Protocol::Tcp,
+    service: "HTTP CONNECT",
+    kind: Kind::Backend,
+    status: Status::Optional,
+    comment: "only if HTTPS_PROXY is set, in place of the direct connection; the proxy sees ciphertext only",
+};
+
+/// A researcher accepts its nodes.
+pub const RESEARCHER_FROM_NODE: Row = Row {
+    direction: Direction::In,
+    from: Place::Node,
+    to: Place::Researcher,
+    port: 50051,
+    protocol: Protocol::Tcp,
+    service: "gRPC over TLS 1.3",
+    kind: Kind::Backend,
+    status: Status::Mandatory,
+    comment: "the only port that a federation listens on; address and port are `server.host` and `server.port`",
+};
+
+/// The whole matrix.
+pub const MATRIX: &[Row] = &[NODE_TO_RESEARCHER, NODE_TO_PROXY, RESEARCHER_FROM_NODE];
+
+impl fmt::Display for Row {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{:?} {:?} to {:?}, {:?}/{}, {}",
+            self.direction, self.from, self.to, self.protocol, self.port, self.service
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_accepts_no_connection() {
+        assert!(MATRIX.iter().all(|row| row.direction == Direction::Out || row.to != Place::Node));
+    }
+
+    #[test]
+    fn what_goes_out_directly_comes_in_somewhere() {
+        for out in MATRIX.iter().filter(|row| row.direction == Direction::Out && row.to != Place::Proxy) {
+            let matching =
+                |row: &Row| row.direction == Direction::In && (row.from, row.to, row.port) == (out.from, out.to, out.port);
+            assert!(MATRIX.iter().any(matching), "{out}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! One connection in memory: it is up until it breaks, for all that use it at once.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use super::Chance;
+use crate::link::LinkError;
+
+pub(super) struct Line {
+    down: watch::Sender<bool>,
+    /// Messages and chunks that still pass; absent: any number.
+    left: Mutex<Option<u32>>,
+    chance: Arc<Chance>,
+}
+
+impl Line {
+    pub(super) fn new(lasts: Option<u32>, chance: Arc<Chance>) -> Self {
+        Self { down: watch::Sender::new(false), left: Mutex::new(lasts), chance }
+    }
+
+    pub(super) fn cut(&self) {
+        self.down.send_replace(true);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        *self.down.borrow()
+    }
+
+    /// Waits until the connection is broken.
+    pub(super) async fn down(&self) {
+        // An error cannot be: this holds the sender.
+        let _ = self.down.subscribe().wait_for(|down| *down).await;
+    }
+
+    pub(super) fn broken_before() -> LinkError {
+        LinkError::Broken("the connection was cut".to_owned())
+    }
+
+    /// Breaks the connection for a reason.
+    pub(super) fn broken(&self, reason: &str) -> LinkError {
+        self.cut();
+        LinkError::Broken(reason.to_owned())
+    }
+
+    /// Lets one message or chunk pass, if the connection lasts until it has arrived.
+    pub(super) async fn pass(&self) -> Result<(), LinkError> {
+        let is_lost = {
+            let mut left = self.left.lock().expect("nobody panics with the lock held");
+            match left.as_mut() {
+                Some(0) => true,
+                Some(left) => {
+                    *left -= 1;
+                    false
+                }
+                None => false,
+            }
+        };
+        self.chance.delay().await;
+        if is_lost {
+            self.cut();
+        }
+        if self.is_down() { Err(Self::broken_before()) } else { Ok(()) }
+    }
+}
