@@ -63,7 +63,8 @@ impl AuditLog {
     pub fn record(&self, now: Timestamp, event: &str, facts: Map<String, Value>) -> Result<(), AuditError> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let entry = Entry { time: now.to_string(), event: event.to_owned(), facts, before: state.1 };
-        let mut line = serde_json::to_vec(&entry).map_err(|error| AuditError::Io { path: self.path.clone(), source: error.into() })?;
+        let mut line =
+            serde_json::to_vec(&entry).map_err(|error| AuditError::Io { path: self.path.clone(), source: error.into() })?;
         let digest = Digest::of(&line);
         line.push(b'\n');
         state.0.write_all(&line).map_err(|source| AuditError::Io { path: self.path.clone(), source })?;
@@ -151,7 +152,8 @@ mod tests {
         for line in 0..lines {
             // Opened anew for each line, as a daemon that restarts does.
             let log = AuditLog::open(&path).unwrap();
-            log.record(Timestamp::from_millis(line), "task.accepted", Map::from_iter([("line".into(), line.into())])).unwrap();
+            log.record(Timestamp::from_millis(line), "task.accepted", Map::from_iter([("line".into(), line.into())]))
+                .unwrap();
         }
         (dir, path)
     }

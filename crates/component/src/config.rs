@@ -18,9 +18,14 @@ pub enum Takes {
     /// A list of texts; in the environment separated by commas.
     Texts,
     /// A whole number within these bounds.
-    Integer { least: i64, most: i64 },
+    Integer {
+        least: i64,
+        most: i64,
+    },
     Boolean,
     Choice(&'static [&'static str]),
+    /// A URL. A user name and password in it are never shown.
+    Url,
     /// A number and a unit: `500ms`, `10s`, `5m`, `2h`, `7d`.
     Duration,
 }
@@ -29,6 +34,7 @@ impl fmt::Display for Takes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text => formatter.write_str("a text"),
+            Self::Url => formatter.write_str("a URL"),
             Self::Texts => formatter.write_str("a list of texts"),
             Self::Integer { least, most } => write!(formatter, "a whole number from {least} to {most}"),
             Self::Boolean => formatter.write_str("true or false"),
@@ -178,13 +184,24 @@ impl Config {
         parse_duration(self.text(section, key)).expect("checked against `takes` at load")
     }
 
-    /// Every key with its value and where it came from, in declared order.
-    pub fn entries(&self) -> impl Iterator<Item = (&'static Setting, &Value, &Origin)> {
+    /// Every key with its value as it may be shown and where it came from, in declared order.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static Setting, Value, &Origin)> {
         self.settings.iter().map(|setting| {
             let (value, origin) = &self.values[&(setting.section, setting.key)];
-            (setting, value, origin)
+            let shown = match (setting.takes, value) {
+                (Takes::Url, Value::String(url)) => Value::String(without_password(url)),
+                _ => value.clone(),
+            };
+            (setting, shown, origin)
         })
     }
+}
+
+/// Replaces what stands between `//` and `@` in a URL.
+fn without_password(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = before.split_once("//").map_or("", |(scheme, _)| scheme);
+    format!("{scheme}//***@{host}")
 }
 
 /// Reads a duration: a whole number and one of ms, s, m, h, d.
@@ -218,7 +235,10 @@ fn refuse_unknown(settings: &[Setting], file: &str, table: &toml::Table) -> Resu
         }
         let Some(keys) = content.as_table() else {
             let line = line_of(file, section, None);
-            return Err(ConfigError::Syntax { line, message: format!("`{section}` must be a section, written [{section}]") });
+            return Err(ConfigError::Syntax {
+                line,
+                message: format!("`{section}` must be a section, written [{section}]"),
+            });
         };
         for key in keys.keys() {
             let in_section = settings.iter().filter(|setting| setting.section == section);
@@ -268,7 +288,7 @@ fn default_of(setting: &Setting) -> Value {
 
 fn checked(takes: Takes, value: &Value) -> Option<Value> {
     let fits = match (takes, value) {
-        (Takes::Text, Value::String(_)) | (Takes::Boolean, Value::Boolean(_)) => true,
+        (Takes::Text | Takes::Url, Value::String(_)) | (Takes::Boolean, Value::Boolean(_)) => true,
         (Takes::Texts, Value::Array(list)) => list.iter().all(Value::is_str),
         (Takes::Integer { least, most }, Value::Integer(number)) => (least..=most).contains(number),
         (Takes::Choice(words), Value::String(word)) => words.contains(&word.as_str()),
@@ -280,7 +300,7 @@ fn checked(takes: Takes, value: &Value) -> Option<Value> {
 
 fn from_text(takes: Takes, text: &str) -> Option<Value> {
     let value = match takes {
-        Takes::Text | Takes::Choice(_) | Takes::Duration => Value::String(text.to_owned()),
+        Takes::Text | Takes::Url | Takes::Choice(_) | Takes::Duration => Value::String(text.to_owned()),
         Takes::Texts => {
             let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
             Value::Array(words.map(|word| Value::String(word.to_owned())).collect())
@@ -315,13 +335,7 @@ mod tests {
             default: "50051",
             doc: "Its port.",
         },
-        Setting {
-            section: "security",
-            key: "allowed_researchers",
-            takes: Takes::Texts,
-            default: "[]",
-            doc: "Who may ask.",
-        },
+        Setting { section: "security", key: "allowed_researchers", takes: Takes::Texts, default: "[]", doc: "Who may ask." },
     ];
 
     fn none(_: &str) -> Option<String> {
@@ -341,6 +355,13 @@ mod tests {
         assert_eq!(config.texts("security", "allowed_researchers"), ["a", "b"]);
         let origins: Vec<String> = config.entries().map(|(_, _, origin)| origin.to_string()).collect();
         assert_eq!(origins, ["file", "environment FBM_RESEARCHER_PORT", "environment FBM_SECURITY_ALLOWED_RESEARCHERS"]);
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        assert_eq!(without_password("http://user:p@ss@proxy:3128"), "http://***@proxy:3128");
+        assert_eq!(without_password("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(without_password("user:secret@proxy"), "//***@proxy");
     }
 
     #[test]

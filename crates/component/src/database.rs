@@ -15,6 +15,42 @@ pub enum DatabaseError {
     Sqlite(#[from] rusqlite::Error),
 }
 
+/// The two sides of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitSide {
+    Before,
+    After,
+}
+
+/// A simulation's hand on a store. It is asked on both sides of each commit: it says before one whether the disk has room, and
+/// ends the daemon there by unwinding.
+pub struct CommitWatch(Box<dyn Fn(CommitSide) -> bool + Send + Sync>);
+
+impl CommitWatch {
+    pub fn new(watch: impl Fn(CommitSide) -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(watch))
+    }
+
+    /// Lets a commit begin, or fails as a full disk does.
+    pub fn before(&self) -> Result<(), rusqlite::Error> {
+        if (self.0)(CommitSide::Before) {
+            return Ok(());
+        }
+        Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
+    }
+
+    /// Notes that a commit is done.
+    pub fn after(&self) {
+        (self.0)(CommitSide::After);
+    }
+}
+
+impl std::fmt::Debug for CommitWatch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("CommitWatch")
+    }
+}
+
 /// Opens the file and brings it to the newest schema. `migrations[i]` takes schema i to i + 1, each in one transaction.
 pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DatabaseError> {
     let connection = Connection::open(path)?;

@@ -18,6 +18,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
@@ -80,7 +81,8 @@ impl ComponentFolder {
             return if exist_ok { Ok(folder) } else { Err(FolderError::Exists(root.to_owned())) };
         }
         make_folder(root)?;
-        let is_foreign = |entry: &io::Result<fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.file_name() != ".gitkeep");
+        let is_foreign =
+            |entry: &io::Result<fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.file_name() != ".gitkeep");
         if fs::read_dir(root).map_err(at(root))?.any(|entry| is_foreign(&entry)) {
             return Err(FolderError::NotEmpty(root.to_owned()));
         }
@@ -175,6 +177,23 @@ impl ComponentFolder {
         file.rewind().map_err(at(&path))?;
         writeln!(file, "{}", std::process::id()).map_err(at(&path))?;
         Ok(FolderLock { _file: file })
+    }
+
+    /// Takes the folder for a daemon. Commands hold it for a moment only, so a holder that stays is another daemon.
+    pub async fn lock_for_daemon(&self) -> Result<FolderLock, FolderError> {
+        for _ in 0..100 {
+            match self.lock() {
+                Err(FolderError::InUse { .. }) if !self.control_socket_answers().await => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => return other,
+            }
+        }
+        self.lock()
+    }
+
+    async fn control_socket_answers(&self) -> bool {
+        transport::socket::connect_local(&self.control_socket()).await.is_ok()
     }
 
     /// The process that holds the folder, if any.

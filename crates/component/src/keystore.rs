@@ -56,6 +56,17 @@ impl KeyStore {
         self.path(name).exists()
     }
 
+    /// The names of all secrets, in order.
+    pub fn names(&self) -> Result<Vec<String>, KeyStoreError> {
+        let failed = |source| KeyStoreError::Io { path: self.folder.clone(), source };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+
     pub fn read(&self, name: &str) -> Result<Secret, KeyStoreError> {
         let path = self.path(name);
         let failed = |source| KeyStoreError::Io { path: path.clone(), source };

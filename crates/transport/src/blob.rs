@@ -10,8 +10,9 @@ use bytes::Bytes;
 use protocol::{BlobRef, Digest};
 use thiserror::Error;
 
-/// The size of every chunk of a blob but the last, in bytes.
-pub const CHUNK_BYTES: usize = 1 << 20;
+/// The size of every chunk of a blob but the last, in bytes. Small enough that one for each of many nodes does not matter,
+/// large enough that handing it over costs nothing.
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// A piece of a blob.
 #[derive(Debug, Clone)]
@@ -211,14 +212,21 @@ impl ChunkReader {
 
     /// The next chunk, `None` at the end.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, BlobError> {
+        let mut bytes = Vec::new();
+        let place = self.read_chunk(&mut bytes)?;
+        Ok(place.map(|(offset, digest)| Chunk { offset, digest, bytes: Bytes::from(bytes) }))
+    }
+
+    /// Reads the next chunk's bytes in place of those in `buffer`; gives their place and digest, `None` at the end.
+    pub fn read_chunk(&mut self, buffer: &mut Vec<u8>) -> Result<Option<(u64, Digest)>, BlobError> {
         let left = self.end - self.offset;
         if left == 0 {
             return Ok(None);
         }
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES)];
-        self.file.read_exact(&mut bytes)?;
-        let chunk = Chunk::new(self.offset, Bytes::from(bytes));
-        self.offset += chunk.bytes.len() as u64;
-        Ok(Some(chunk))
+        buffer.resize(usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES), 0);
+        self.file.read_exact(buffer)?;
+        let offset = self.offset;
+        self.offset += buffer.len() as u64;
+        Ok(Some((offset, Digest::of(buffer))))
     }
 }

@@ -5,6 +5,7 @@
 
 mod authority;
 mod certificate;
+mod exchange;
 mod fingerprint;
 mod key;
 mod node;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 pub use authority::{FederationCa, ServerIdentity};
 pub use certificate::Certificate;
+pub use exchange::{EnrolmentAnswer, MAX_EXCHANGE_FILE, SigningRequest};
 pub use fingerprint::Fingerprint;
 pub use key::{SecretKey, TaskKey};
 pub use node::{EnrolledIdentity, NodeIdentity};

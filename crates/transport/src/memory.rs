@@ -32,6 +32,8 @@ pub struct Faults {
     pub delay_ms: Option<RangeInclusive<u64>>,
     /// After how many messages and chunks, both ways together, a connection breaks; the next one is lost.
     pub cut_after: Option<RangeInclusive<u32>>,
+    /// How long a connection that broke is silent before both ends notice, in milliseconds; absent: they notice at once.
+    pub silent_ms: Option<RangeInclusive<u64>>,
     /// How many of 1,000 chunks arrive damaged.
     pub damaged_per_mille: u32,
     /// How many of 1,000 attempts to connect find nobody.
@@ -113,7 +115,15 @@ impl Chance {
     }
 
     async fn delay(&self) {
-        if let Some(range) = &self.faults.delay_ms {
+        self.wait(self.faults.delay_ms.as_ref()).await;
+    }
+
+    async fn silence(&self) {
+        self.wait(self.faults.silent_ms.as_ref()).await;
+    }
+
+    async fn wait(&self, range: Option<&RangeInclusive<u64>>) {
+        if let Some(range) = range {
             let millis = self.draw(|mut rng| rand::RngExt::random_range(&mut rng, range.clone()));
             tokio::time::sleep(Duration::from_millis(millis)).await;
         }
@@ -215,8 +225,8 @@ impl<H: Host> MemoryLink<H> {
         })?;
         // In a task of its own: the host goes on though the node may be gone.
         let (host, node) = (host.clone(), self.node.clone());
-        let received = tokio::spawn(async move { host.received(&node, header, whole).await }).await;
-        received.map_err(|error| line.broken(&error.to_string()))??;
+        let received = tokio::spawn(async move { host.received(&node, header, whole).await });
+        line.wait_for(received).await?.map_err(|error| line.broken(&error.to_string()))??;
         line.pass().await
     }
 }
@@ -229,7 +239,7 @@ impl<H: Host> Link for MemoryLink<H> {
         };
         let version = handshake::check("researcher", "node", hello.protocol);
         version.inspect_err(|refusal| host.rejected("memory", &refusal.sentence))?;
-        let HostSession { welcome, outbox: said, inbox: heard } = host.connect(&self.node, hello).await?;
+        let HostSession { welcome, outbox: said, inbox: heard } = line.wait_for(host.connect(&self.node, hello)).await??;
         line.pass().await?;
         let FromResearcher::Welcome(welcome) =
             control::from_researcher(control::welcome_to_wire(&welcome)).map_err(nonsense)?
@@ -248,7 +258,7 @@ impl<H: Host> Link for MemoryLink<H> {
         let (host, line) = self.call().await?;
         let request = bulk::download_request_to_wire(&into.blob(), into.have());
         let (blob, offset) = bulk::download_request(request).map_err(refused)?;
-        let path = host.blob(&self.node, blob).await?;
+        let path = line.wait_for(host.blob(&self.node, blob)).await??;
         let mut reader = ChunkReader::open(&path, blob, offset).map_err(|error| unreadable(&error))?;
         while let Some(mut chunk) = reader.next_chunk().map_err(|error| unreadable(&error))? {
             line.pass().await?;
@@ -264,7 +274,7 @@ impl<H: Host> Link for MemoryLink<H> {
         let UploadStep::Header(header) = bulk::upload_step(bulk::upload_header_to_wire(header)).map_err(refused)? else {
             unreachable!("a header is a header");
         };
-        let reception = host.receive(&self.node, &header).await?;
+        let reception = line.wait_for(host.receive(&self.node, &header)).await??;
         line.pass().await?;
         match reception {
             Reception::Held => Ok(()),

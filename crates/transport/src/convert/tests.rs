@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use super::bulk::{self, UploadAnswer, UploadStep};
 use super::control::{self, FromNode, FromResearcher};
 use super::*;
-use crate::blob::Chunk;
+use crate::blob::{CHUNK_BYTES, Chunk};
 
 fn rng() -> StdRng {
     StdRng::seed_from_u64(5)
@@ -217,7 +217,7 @@ fn a_code_of_a_later_version_counts_as_internal_and_sentences_are_made_printable
 #[test]
 fn chunks_are_bounded() {
     let chunk = |len: usize| bulk::chunk(bulk::chunk_to_wire(Chunk::new(0, Bytes::from(vec![0; len]))));
-    assert!(chunk(1 << 20).is_ok());
-    assert!(matches!(chunk((1 << 20) + 1), Err(ConvertError::TooLarge { .. })));
+    assert!(chunk(CHUNK_BYTES).is_ok());
+    assert!(matches!(chunk(CHUNK_BYTES + 1), Err(ConvertError::TooLarge { .. })));
     assert!(matches!(chunk(0), Err(ConvertError::Malformed { .. })));
 }

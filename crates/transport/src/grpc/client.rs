@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{BlobRef, Hello, NodeMessage, ResearcherId, ResearcherMessage, UploadHeader};
 use rustls::ClientConfig;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::dial::{Calls, Connection, dial};
 use super::proxy::ProxyConfig;
@@ -28,6 +30,8 @@ use crate::token::EnrolmentToken;
 use crate::wire;
 use crate::wire::federation_client::FederationClient;
 
+/// How long the researcher may take to answer a question, bulk transfers excepted.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that wait in each direction of a control stream.
 const CONTROL_QUEUE: usize = 64;
 /// Chunks that wait to be sent.
@@ -74,14 +78,26 @@ pub async fn enrol(
         name: name.to_owned(),
         csr: identity.signing_request().map_err(unusable)?,
     };
-    let reply = client(connection.calls()).enrol(enrolment::enrol_request_to_wire(request)).await;
-    let enrolled = enrolment::enrolled(reply.map_err(|status| to_link_error(&status))?.get_ref()).map_err(nonsense)?;
+    let reply = answered(client(connection.calls()).enrol(enrolment::enrol_request_to_wire(request))).await?;
+    let enrolled = enrolment::enrolled(reply.get_ref()).map_err(nonsense)?;
     let authority = tls::find_authority(token.authority(), &connection.certificates)
         .ok_or_else(|| LinkError::Identity("the researcher did not present its authority".to_owned()))?;
     let certificate = Certificate::from_der(&enrolled.certificate).map_err(unusable)?;
     identity.check(&certificate, &authority).map_err(unusable)?;
     let task_key = TaskKey::from_point(&enrolled.task_key).map_err(unusable)?;
     Ok(Enrolment { researcher: enrolled.researcher, certificate, authority, task_key })
+}
+
+/// Waits for the answer to a small question.
+async fn answered<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, LinkError> {
+    let late = |_| LinkError::Broken(format!("the researcher did not answer within {} s", ANSWER_TIMEOUT.as_secs()));
+    timeout(ANSWER_TIMEOUT, call).await.map_err(late)?.map_err(|status| to_link_error(&status))
+}
+
+/// Where a connection comes from.
+enum Origin {
+    New,
+    Kept,
 }
 
 /// A way to one researcher over the network: one connection, opened when needed.
@@ -103,24 +119,37 @@ impl GrpcLink {
         Ok(Self { address, proxy, config, connection: Mutex::new(None) })
     }
 
-    async fn client(&self) -> Result<FederationClient<Calls>, LinkError> {
+    /// A client on the present connection, or on a new one.
+    async fn client(&self) -> Result<(FederationClient<Calls>, Origin), LinkError> {
         // Who comes while somebody dials waits for the same connection.
         let mut connection = self.connection.lock().await;
         if let Some(connection) = connection.as_ref().filter(|connection| connection.is_open()) {
-            return Ok(client(connection.calls()));
+            return Ok((client(connection.calls()), Origin::Kept));
         }
         *connection = None;
         // Boxed: a handshake's state is large, and rarely needed.
         let dialled = Box::pin(dial(&self.address, &self.proxy, self.config.clone())).await?;
         let client = client(dialled.calls());
         *connection = Some(dialled);
-        Ok(client)
+        Ok((client, Origin::New))
+    }
+
+    async fn greet(mut client: FederationClient<Calls>, hello: &Hello) -> Result<Session, LinkError> {
+        let (outbox, messages) = mpsc::channel(CONTROL_QUEUE);
+        let mut stream = answered(client.control(said(hello, messages))).await?.into_inner();
+        let Some(FromResearcher::Welcome(welcome)) = heard(&mut stream).await.transpose()? else {
+            return Err(LinkError::Broken("the researcher did not say welcome".to_owned()));
+        };
+        handshake::check("node", "researcher", welcome.protocol)?;
+        let (inbox_sender, inbox) = mpsc::channel(CONTROL_QUEUE);
+        tokio::spawn(listen(stream, inbox_sender));
+        Ok(Session { welcome, outbox, inbox })
     }
 
     /// Exchanges the present certificate for a newer one. `request` is a certificate signing request (PKCS #10, DER).
     pub async fn renew(&self, request: Vec<u8>) -> Result<Certificate, LinkError> {
         let request = wire::RenewRequest { csr: request.into() };
-        let reply = self.client().await?.renew(request).await.map_err(|status| to_link_error(&status))?;
+        let reply = answered(self.client().await?.0.renew(request)).await?;
         let certificate = enrolment::renewed(reply.get_ref()).map_err(nonsense)?;
         Certificate::from_der(&certificate)
             .map_err(|error| LinkError::Identity(format!("the new certificate cannot be used: {error}")))
@@ -167,16 +196,15 @@ async fn listen(mut stream: Streaming<wire::ResearcherEnvelope>, inbox: mpsc::Se
 
 impl Link for GrpcLink {
     async fn connect(&self, hello: Hello) -> Result<Session, LinkError> {
-        let mut client = self.client().await?;
-        let (outbox, messages) = mpsc::channel(CONTROL_QUEUE);
-        let mut stream = client.control(said(&hello, messages)).await.map_err(|status| to_link_error(&status))?.into_inner();
-        let Some(FromResearcher::Welcome(welcome)) = heard(&mut stream).await.transpose()? else {
-            return Err(LinkError::Broken("the researcher did not say welcome".to_owned()));
-        };
-        handshake::check("node", "researcher", welcome.protocol)?;
-        let (inbox_sender, inbox) = mpsc::channel(CONTROL_QUEUE);
-        tokio::spawn(listen(stream, inbox_sender));
-        Ok(Session { welcome, outbox, inbox })
+        let (client, origin) = self.client().await?;
+        match (Self::greet(client, &hello).await, origin) {
+            // The researcher may have been about to close it.
+            (Err(LinkError::Broken(_)), Origin::Kept) => {
+                *self.connection.lock().await = None;
+                Self::greet(self.client().await?.0, &hello).await
+            }
+            (greeted, _) => greeted,
+        }
     }
 
     async fn download(&self, into: &mut PartialBlob) -> Result<(), LinkError> {
@@ -184,7 +212,7 @@ impl Link for GrpcLink {
             return Ok(());
         }
         let request = bulk::download_request_to_wire(&into.blob(), into.have());
-        let mut client = self.client().await?;
+        let mut client = self.client().await?.0;
         let mut chunks = client.download(request).await.map_err(|status| to_link_error(&status))?.into_inner();
         while !into.is_complete() {
             let chunk = chunks.message().await.map_err(|status| to_link_error(&status))?;
@@ -198,7 +226,7 @@ impl Link for GrpcLink {
     }
 
     async fn upload(&self, header: &UploadHeader, file: &Path) -> Result<(), LinkError> {
-        let mut client = self.client().await?;
+        let mut client = self.client().await?.0;
         let (chunks, receiver) = mpsc::channel(CHUNK_QUEUE);
         let messages = tokio_stream::once(bulk::upload_header_to_wire(header)).chain(ReceiverStream::new(receiver));
         let answers = client.upload(messages).await.map_err(|status| to_link_error(&status))?.into_inner();

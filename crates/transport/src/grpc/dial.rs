@@ -14,7 +14,6 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
@@ -30,10 +29,9 @@ use crate::{matrix, socket};
 /// How long each step of dialling may take: the way to the researcher, TLS, HTTP/2.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection to a researcher; dropping it closes it.
+/// A connection to a researcher. It ends when this, its calls and their streams are gone.
 pub(super) struct Connection {
     sender: http2::SendRequest<Body>,
-    driver: AbortHandle,
     /// What the researcher presented.
     pub(super) certificates: Vec<CertificateDer<'static>>,
 }
@@ -45,12 +43,6 @@ impl Connection {
 
     pub(super) fn calls(&self) -> Calls {
         Calls(self.sender.clone())
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 
@@ -118,10 +110,10 @@ pub(super) async fn dial(
     let (sender, driver) = within("the HTTP/2 handshake", handshake)
         .await?
         .map_err(|error| LinkError::Unreachable(format!("{address} does not speak HTTP/2: {error}")))?;
-    let driver = tokio::spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = driver.await {
             tracing::debug!(%error, "the connection to the researcher ended");
         }
     });
-    Ok(Connection { sender, driver: driver.abort_handle(), certificates })
+    Ok(Connection { sender, certificates })
 }

@@ -8,7 +8,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
@@ -26,9 +26,14 @@ use crate::socket;
 use crate::tls::{self, ServerTls};
 use crate::wire::federation_server::FederationServer;
 
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections of nodes that have shown their certificate.
+const MAX_NODES: usize = 1024;
+/// Connections of others: they cannot take the nodes' places.
+const MAX_STRANGERS: usize = 256;
 /// Calls under way on one connection.
 const MAX_STREAMS: u32 = 16;
+/// What waits in one stream for the network, in bytes, before the next chunk is asked for.
+const SEND_BUFFER: usize = 64 << 10;
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough to enrol.
 const WITHOUT_CERTIFICATE: Duration = Duration::from_mins(1);
@@ -42,10 +47,10 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
     let shared = Arc::new(Shared {
         host,
         credits: Credits::new(),
-        download_budget: download::budget(),
+        download_budget: download::Budget::new(),
         receptions: Receptions::default(),
     });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places { nodes: Arc::new(Semaphore::new(MAX_NODES)), strangers: Arc::new(Semaphore::new(MAX_STRANGERS)) };
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -63,28 +68,34 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%address, "a connection is refused: {MAX_CONNECTIONS} are open");
+        let Ok(place) = places.strangers.clone().try_acquire_owned() else {
+            tracing::warn!(%address, "a connection is refused: {MAX_STRANGERS} others have not shown a certificate");
             continue;
         };
-        let connection = connection(shared.clone(), tls.clone(), stream, address, stopped.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        let entry = Entry { stream, address, place, nodes: places.nodes.clone() };
+        connections.spawn(connection(shared.clone(), tls.clone(), entry, stopped.clone()));
     }
     drop(listener);
     stop.send_replace(true);
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection<H: Host>(
-    shared: Arc<Shared<H>>,
-    tls: ServerTls,
+struct Places {
+    nodes: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+/// A connection that was just accepted, on a stranger's place.
+struct Entry {
     stream: TcpStream,
     address: SocketAddr,
-    mut stopped: watch::Receiver<bool>,
-) {
+    place: OwnedSemaphorePermit,
+    /// Where it moves with a certificate.
+    nodes: Arc<Semaphore>,
+}
+
+async fn connection<H: Host>(shared: Arc<Shared<H>>, tls: ServerTls, entry: Entry, mut stopped: watch::Receiver<bool>) {
+    let Entry { stream, address, mut place, nodes } = entry;
     if let Err(error) = socket::tune(&stream) {
         tracing::debug!(%address, %error, "a connection broke at once");
         return;
@@ -109,10 +120,19 @@ async fn connection<H: Host>(
             return;
         }
     };
-    match peer(&stream, address) {
-        Ok(peer) => converse(shared, stream, peer, stopped).await,
-        Err(reason) => shared.host.rejected(&address.to_string(), reason),
+    let peer = match peer(&stream, address) {
+        Ok(peer) => peer,
+        Err(reason) => return shared.host.rejected(&address.to_string(), reason),
+    };
+    if peer.certificate.is_some() {
+        let Ok(own_place) = nodes.try_acquire_owned() else {
+            tracing::warn!(%address, "a node is sent away: {MAX_NODES} connections are open");
+            return;
+        };
+        place = own_place;
     }
+    converse(shared, stream, peer, stopped).await;
+    drop(place);
 }
 
 fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Result<Peer, &'static str> {
@@ -142,6 +162,7 @@ async fn converse<H: Host>(
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Hello, NodeId, NodeMessage, Refusal, RefusalCode, ResearcherMessage, UploadHeader};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::credits::Credits;
-use super::download::{self, Chunks};
+use super::download::{self, Budget, Chunks};
 use super::reception::{self, Receptions, Turn};
 use super::status;
 use crate::blob::PartialFile;
@@ -32,7 +32,7 @@ const CONTROL_QUEUE: usize = 64;
 pub(super) struct Shared<H> {
     pub(super) host: Arc<H>,
     pub(super) credits: Credits,
-    pub(super) download_budget: Arc<Semaphore>,
+    pub(super) download_budget: Budget,
     pub(super) receptions: Receptions,
 }
 

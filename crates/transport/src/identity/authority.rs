@@ -96,6 +96,11 @@ impl FederationCa {
         self.key.to_pem()
     }
 
+    /// Signs what is no certificate; the message begins with its own label.
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.key.signature(message)
+    }
+
     fn issue(&self, parameters: &CertificateParams, public_key: &impl PublicKeyData) -> Result<Certificate, IdentityError> {
         let issuer = Issuer::from_ca_cert_der(self.certificate.as_der(), &self.key).map_err(IdentityError::Issue)?;
         let certificate = parameters.signed_by(public_key, &issuer).map_err(IdentityError::Issue)?;
@@ -164,5 +169,76 @@ impl ServerIdentity {
 
     pub(crate) fn key(&self) -> &SecretKey {
         &self.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::identity::NodeIdentity;
+
+    const NOW: Timestamp = Timestamp::MAX;
+
+    fn authority() -> (FederationCa, StdRng) {
+        let mut rng = StdRng::seed_from_u64(1);
+        let researcher = ResearcherId::random(&mut rng);
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        (FederationCa::create(&researcher, now, Duration::from_hours(24), &mut rng).unwrap(), rng)
+    }
+
+    #[test]
+    fn a_certificate_holds_the_id_that_the_authority_chose() {
+        let (authority, mut rng) = authority();
+        let chosen = NodeId::random(&mut rng);
+        let asked_as = NodeIdentity::create(NodeId::random(&mut rng));
+        let request = asked_as.signing_request().unwrap();
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        let issued = authority.issue_node(&request, &chosen, now, Duration::from_hours(24), &mut rng).unwrap();
+        assert_eq!(issued.node(), Some(&chosen));
+        assert_eq!(issued.subject(), chosen.as_str());
+        assert_eq!(issued.not_after(), now.saturating_add(Duration::from_hours(24)));
+        assert!(issued.check_issuer(authority.certificate()).is_ok());
+        assert!(asked_as.check(&issued, authority.certificate()).is_err(), "it is for another node");
+    }
+
+    #[test]
+    fn the_end_of_time_is_a_date_too() {
+        let (authority, mut rng) = authority();
+        let node = NodeIdentity::create(NodeId::random(&mut rng));
+        let request = node.signing_request().unwrap();
+        let issued = authority.issue_node(&request, node.node(), NOW, Duration::MAX, &mut rng).unwrap();
+        assert_eq!(issued.not_after().as_millis() / 1000, Timestamp::MAX.as_millis() / 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_no_request_and_no_certificate(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let (authority, mut rng) = authority();
+            let node = NodeId::random(&mut rng);
+            prop_assert!(authority.issue_node(&bytes, &node, NOW, Duration::from_hours(1), &mut rng).is_err());
+            prop_assert!(Certificate::from_der(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_changed_request_brings_no_certificate_for_another_key(place in 0_usize..400, byte in any::<u8>()) {
+            let (authority, mut rng) = authority();
+            let node = NodeIdentity::create(NodeId::random(&mut rng));
+            let mut request = node.signing_request().unwrap();
+            let place = place % request.len();
+            prop_assume!(request[place] != byte);
+            request[place] = byte;
+            // Not each byte is signed: the request's own frame is not.
+            if let Ok(issued) = authority.issue_node(&request, node.node(), NOW, Duration::from_hours(1), &mut rng) {
+                prop_assert!(node.check(&issued, authority.certificate()).is_ok());
+            }
+            let mut certificate = authority.certificate().as_der().to_vec();
+            let place = place % certificate.len();
+            certificate[place] = byte;
+            let _ = Certificate::from_der(&certificate);
+        }
     }
 }

@@ -50,7 +50,7 @@ impl SecretKey {
         self.signature(&task.signed_bytes())
     }
 
-    fn signature(&self, message: &[u8]) -> Vec<u8> {
+    pub(super) fn signature(&self, message: &[u8]) -> Vec<u8> {
         let signature = self.0.sign(&SystemRandom::new(), message).expect("a key that is held can sign");
         signature.as_ref().to_vec()
     }
@@ -97,5 +97,53 @@ impl TaskKey {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0)
             .verify(&task.signed_bytes(), signature)
             .map_err(|_| IdentityError::Signature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{DatasetId, ExperimentId, Plan, Requester, RoundKey, StatisticPlan, TaskId, Work};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn task() -> Task {
+        let mut rng = StdRng::seed_from_u64(1);
+        Task {
+            id: TaskId::random(&mut rng),
+            key: RoundKey { experiment: ExperimentId::random(&mut rng), round: 0, attempt: 0, phase: 0 },
+            requester: Requester { user: "ada".to_owned() },
+            dataset: DatasetId::random(&mut rng),
+            plan: Plan::Statistic(StatisticPlan::Moments { columns: vec!["age".to_owned()] }),
+            work: Work::SquaredDifferences { means: vec![54.0 + 1.0 / 3.0] },
+            model: None,
+            layout: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_signature_holds_for_exactly_one_task_and_key() {
+        let key = SecretKey::generate();
+        let public = TaskKey::from_point(key.public_point()).unwrap();
+        let signature = key.sign_task(&task());
+        public.verify(&task(), &signature).unwrap();
+        // As it arrives: through JSON and back.
+        let arrived: Task = serde_json::from_slice(&serde_json::to_vec(&task()).unwrap()).unwrap();
+        public.verify(&arrived, &signature).unwrap();
+        let other = Task { requester: Requester { user: "eve".to_owned() }, ..task() };
+        assert!(public.verify(&other, &signature).is_err());
+        assert!(public.verify(&task(), &signature[1..]).is_err());
+        assert!(TaskKey::from_point(SecretKey::generate().public_point()).unwrap().verify(&task(), &signature).is_err());
+        assert!(TaskKey::from_point(&[4; 65]).unwrap().verify(&task(), &signature).is_err(), "not on the curve");
+        assert!(TaskKey::from_point(&[4; 64]).is_err());
+    }
+
+    #[test]
+    fn a_key_survives_being_written() {
+        let key = SecretKey::generate();
+        let read = SecretKey::from_pem(&key.to_pem()).unwrap();
+        assert_eq!(read.fingerprint(), key.fingerprint());
+        assert!(SecretKey::from_pem(&SecretText::new("-----BEGIN PRIVATE KEY-----\nAAAA\n".to_owned())).is_err());
     }
 }

@@ -43,6 +43,15 @@ impl Line {
         LinkError::Broken(reason.to_owned())
     }
 
+    /// Waits for the host, while the connection lasts.
+    pub(super) async fn wait_for<T>(&self, answer: impl Future<Output = T>) -> Result<T, LinkError> {
+        tokio::select! {
+            biased;
+            () = self.down() => Err(Self::broken_before()),
+            answer = answer => Ok(answer),
+        }
+    }
+
     /// Lets one message or chunk pass, if the connection lasts until it has arrived.
     pub(super) async fn pass(&self) -> Result<(), LinkError> {
         let is_lost = {
@@ -58,6 +67,7 @@ impl Line {
         };
         self.chance.delay().await;
         if is_lost {
+            self.chance.silence().await;
             self.cut();
         }
         if self.is_down() { Err(Self::broken_before()) } else { Ok(()) }

@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use transport::link::{Link, LinkError};
 
+use crate::relay::relay;
 use crate::world::{Way, World, hello, soon};
 
 on_both_links!(
@@ -113,4 +114,22 @@ async fn nobody_listening_is_unreachable() {
     drop(listener);
     let error = tokio::time::timeout(Duration::from_secs(20), link.connect(hello())).await.unwrap().err().unwrap();
     assert!(matches!(error, LinkError::Unreachable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_fell_silent_is_noticed_within_20_s_on_both_sides() {
+    let mut world = World::start().await;
+    let (way, up, down) = relay(world.address.clone()).await;
+    let (_, link) = world.node_at(1, &way).await;
+    let (mut session, mut host) = world.meet(&link).await;
+    up.stall();
+    down.stall();
+    // From here on the clock jumps to the next timer whenever nothing else is to be done.
+    tokio::time::pause();
+    let silent = async {
+        let last = session.inbox.recv().await;
+        assert!(matches!(last, Some(Err(LinkError::Broken(_)))), "{last:?}");
+        assert!(host.inbox.recv().await.is_none());
+    };
+    tokio::time::timeout(Duration::from_secs(20), silent).await.unwrap();
 }

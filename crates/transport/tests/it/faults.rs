@@ -13,7 +13,13 @@ use transport::retry::Backoff;
 use crate::world::{MemoryWorld, Way, contribution, hello, noise};
 
 fn faults() -> Faults {
-    Faults { delay_ms: Some(1..=50), cut_after: Some(1..=8), damaged_per_mille: 100, unreachable_per_mille: 200 }
+    Faults {
+        delay_ms: Some(1..=50),
+        cut_after: Some(1..=8),
+        silent_ms: Some(0..=200),
+        damaged_per_mille: 100,
+        unreachable_per_mille: 200,
+    }
 }
 
 /// Moves a blob down and a contribution up over a bad way; gives what went wrong, and how long it took.

@@ -1,18 +1,23 @@
 //! What strangers and broken peers may try.
 
+use std::sync::Arc;
+
 use protocol::{NodeId, NodeMessage, TaskId};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
 use transport::blob::CHUNK_BYTES;
 use transport::identity::NodeIdentity;
 use transport::link::Link;
 use transport::{matrix, socket};
 
-use crate::raw::{self, Client, wire};
+use crate::raw::{self, wire};
 use crate::world::{Way, World, contribution, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,9 +54,9 @@ async fn ten_thousand_random_strings_do_not_disturb_a_connected_node() {
 }
 
 /// An enrolled node that says what it likes.
-async fn liar(world: &World) -> Client {
+async fn liar(world: &World) -> raw::Calls {
     let identity = NodeIdentity::create(NodeId::random(&mut StdRng::seed_from_u64(666)));
-    raw::client(raw::tls(world, Some(raw::enrolled(&world.host, &identity))).await).await
+    raw::calls(raw::tls(world, Some(raw::enrolled(&world.host, &identity))).await).await
 }
 
 fn greeting() -> wire::NodeEnvelope {
@@ -67,7 +72,7 @@ fn greeting() -> wire::NodeEnvelope {
 #[tokio::test]
 async fn without_a_certificate_only_enrolment_is_answered() {
     let world = World::start().await;
-    let mut client = raw::client(raw::tls(&world, None).await).await;
+    let mut client = raw::client(raw::calls(raw::tls(&world, None).await).await);
     let control = client.control(tokio_stream::once(greeting())).await.unwrap_err();
     let upload = client.upload(tokio_stream::pending()).await.unwrap_err();
     let download = client.download(wire::DownloadRequest::default()).await.map(drop).unwrap_err();
@@ -84,7 +89,7 @@ async fn check_said_by_a_liar(said: wire::NodeEnvelope, expected: &str) {
     let mut world = World::start().await;
     let (_, link) = world.node(1).await;
     let (session, mut host) = world.meet(&link).await;
-    let mut client = liar(&world).await;
+    let mut client = raw::client(liar(&world).await);
     let (says, messages) = mpsc::channel(4);
     says.send(greeting()).await.unwrap();
     let mut hears = soon(client.control(ReceiverStream::new(messages))).await.unwrap().into_inner();
@@ -104,6 +109,21 @@ async fn check_said_by_a_liar(said: wire::NodeEnvelope, expected: &str) {
     let task = TaskId::random(&mut StdRng::seed_from_u64(9));
     session.outbox.send(NodeMessage::Accepted { task }).await.unwrap();
     assert!(soon(host.inbox.recv()).await.is_some());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_cost_the_connection() {
+    let world = World::start().await;
+    let calls = liar(&world).await;
+    // A chunk begins with a number where an envelope has a message.
+    let chunk = wire::Chunk { offset: 7, ..wire::Chunk::default() };
+    let mut calls = tonic::client::Grpc::with_origin(calls, raw::origin());
+    calls.ready().await.unwrap();
+    let codec = ProstCodec::<wire::Chunk, wire::ResearcherEnvelope>::default();
+    let path = PathAndQuery::from_static("/fedbiomed.v1.Federation/Control");
+    let status = calls.streaming(tonic::Request::new(tokio_stream::once(chunk)), path, codec).await.err().unwrap();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert_eq!(world.host.rejections(), ["the message is malformed"]);
 }
 
 #[tokio::test]
@@ -148,7 +168,7 @@ async fn chunks_without_credit_damaged_short_or_replayed_are_refused_and_what_ca
     for wrong in [damaged, first.clone(), short, large] {
         let blob = wire::BlobRef { digest: header.digest.as_bytes().to_vec().into(), bytes: header.bytes };
         let head = wire::UploadHeader { task: header.task.to_string(), blob: Some(blob), report_json: bytes::Bytes::new() };
-        let mut client = liar(&world).await;
+        let mut client = raw::client(liar(&world).await);
         let (says, steps) = mpsc::channel(8);
         let up = |message| wire::UploadUp { message: Some(message) };
         says.send(up(wire::upload_up::Message::Header(head))).await.unwrap();
@@ -170,4 +190,46 @@ async fn chunks_without_credit_damaged_short_or_replayed_are_refused_and_what_ca
     link.upload(&header, &path).await.unwrap();
     assert!(world.host.state.lock().unwrap().received[0].2 == bytes);
     assert_eq!(world.host.state.lock().unwrap().resumed_at.last(), Some(&(CHUNK_BYTES as u64)));
+}
+
+#[tokio::test]
+async fn the_credits_of_the_dead_come_back() {
+    let world = Arc::new(World::start().await);
+    let (_, link) = world.node(1).await;
+    // Where the others live, until all of it is killed.
+    let dead = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (credits, mut given) = mpsc::unbounded_channel();
+    for seed in 0..8 {
+        let world = world.clone();
+        let task = TaskId::random(&mut StdRng::seed_from_u64(seed)).to_string();
+        let blob = wire::BlobRef { digest: vec![0; 32].into(), bytes: 100 << 20 };
+        let head = wire::UploadHeader { task, blob: Some(blob), ..wire::UploadHeader::default() };
+        let credits = credits.clone();
+        dead.spawn(async move {
+            let head = wire::UploadUp { message: Some(wire::upload_up::Message::Header(head)) };
+            // Says nothing after that.
+            let steps = tokio_stream::once(head).chain(tokio_stream::pending());
+            let mut hears = raw::client(liar(&world).await).upload(steps).await.unwrap().into_inner();
+            while let Ok(Some(answer)) = hears.message().await {
+                if let Some(wire::upload_down::Message::Credit(bytes)) = answer.message {
+                    credits.send(bytes).unwrap();
+                }
+            }
+        });
+    }
+    // All of the budget goes to nodes that send nothing.
+    let mut total = 0;
+    while total < 32 << 20 {
+        total += soon(given.recv()).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (header, path, _) = contribution(folder.path(), 99, 2 * CHUNK_BYTES);
+    let upload = link.upload(&header, &path);
+    tokio::pin!(upload);
+    let waits = tokio::select! {
+        done = &mut upload => panic!("there was no credit, yet {done:?}"),
+        () = async { while world.host.state.lock().unwrap().resumed_at.len() < 9 { tokio::task::yield_now().await } } => upload,
+    };
+    dead.shutdown_background();
+    soon(waits).await.unwrap();
 }

@@ -91,11 +91,19 @@ pub(crate) fn key(identity: &NodeIdentity) -> PrivateKeyDer<'static> {
 }
 
 /// Opens a connection on which anything may be said.
-pub(crate) async fn client(stream: Stream) -> Client {
+pub(crate) async fn calls(stream: Stream) -> Calls {
     let (sender, driver) =
         hyper::client::conn::http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(driver);
-    Client::with_origin(Calls(sender), format!("https://{SERVER_NAME}").parse().unwrap())
+    Calls(sender)
+}
+
+pub(crate) fn origin() -> hyper::Uri {
+    format!("https://{SERVER_NAME}").parse().unwrap()
+}
+
+pub(crate) fn client(calls: Calls) -> Client {
+    Client::with_origin(calls, origin())
 }
 
 /// A node's certificate and key, made by the authority directly.

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use transport::address::Address;
 use transport::{matrix, socket};
 
 use crate::world::listener;
 
-/// Bytes that may still go up; when none are left, all connections break.
-#[derive(Clone, Default)]
+const STALLED: u64 = u64::MAX - 1;
+
+/// Bytes that may still go one way; when none are left, all connections break.
+#[derive(Clone)]
 pub(crate) struct Allowance(Arc<AtomicU64>);
 
 impl Allowance {
@@ -19,42 +22,60 @@ impl Allowance {
         self.0.store(bytes, Ordering::SeqCst);
     }
 
+    /// Lets nothing more arrive, without a word: as a pulled cable does.
+    pub(crate) fn stall(&self) {
+        self.set(STALLED);
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == STALLED
+    }
+
     fn take(&self, bytes: usize) -> bool {
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(bytes as u64)).is_ok()
+        let less = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes as u64) };
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
     }
 }
 
-async fn pass(near: TcpStream, far: TcpStream, up: Allowance) {
-    let (mut near_read, mut near_write) = near.into_split();
-    let (mut far_read, mut far_write) = far.into_split();
-    let upwards = async {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok(read) = near_read.read(&mut buffer).await {
-            if read == 0 || !up.take(read) || far_write.write_all(&buffer[..read]).await.is_err() {
-                break;
-            }
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, allowance: Allowance) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read) = from.read(&mut buffer).await {
+        if allowance.is_stalled() {
+            std::future::pending::<()>().await;
         }
-    };
-    let downwards = tokio::io::copy(&mut far_read, &mut near_write);
-    tokio::select! {
-        () = upwards => {}
-        _ = downwards => {}
+        if read == 0 || !allowance.take(read) || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
     }
 }
 
-/// Starts a relay to `target`.
-pub(crate) async fn relay(target: Address) -> (Address, Allowance) {
+async fn pass(near: TcpStream, far: TcpStream, up: Allowance, down: Allowance) {
+    let (near_read, near_write) = near.into_split();
+    let (far_read, far_write) = far.into_split();
+    tokio::select! {
+        () = copy(near_read, far_write, up) => {}
+        () = copy(far_read, near_write, down) => {}
+    }
+}
+
+/// Starts a relay to `target`; gives what may go up and what may go down.
+pub(crate) async fn relay(target: Address) -> (Address, Allowance, Allowance) {
     let (listener, address) = listener().await;
-    let allowance = Allowance::default();
-    allowance.set(u64::MAX);
-    let up = allowance.clone();
+    let (up, down) = (Allowance::default(), Allowance::default());
+    let allowances = (up.clone(), down.clone());
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let far = socket::dial(&matrix::NODE_TO_RESEARCHER, target.host(), target.port()).await.unwrap();
-            tokio::spawn(pass(near, far, up.clone()));
+            tokio::spawn(pass(near, far, up.clone(), down.clone()));
         }
     });
-    (address, allowance)
+    (address, allowances.0, allowances.1)
 }
 
 /// Starts an HTTP proxy that asks for `authorization`, the value of its header.
@@ -75,9 +96,7 @@ pub(crate) async fn proxy(authorization: &'static str) -> Address {
             let target = Address::parse(target).unwrap();
             let far = socket::dial(&matrix::NODE_TO_RESEARCHER, target.host(), target.port()).await.unwrap();
             near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
-            let allowance = Allowance::default();
-            allowance.set(u64::MAX);
-            tokio::spawn(pass(near, far, allowance));
+            tokio::spawn(pass(near, far, Allowance::default(), Allowance::default()));
         }
     });
     address
