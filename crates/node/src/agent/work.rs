@@ -1,0 +1,180 @@
+//! The work of one task, beside the loop: wait for a turn, fetch the model, compute, ask the disclosure gate.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::{BlobRef, Refusal, RefusalCode, UploadHeader};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use transport::blob::PartialBlob;
+use transport::link::{Link, LinkError};
+use transport::retry::Backoff;
+
+use super::{Incoming, UploadEnd, WorkEnd};
+use crate::disclosure::{Cleared, release};
+use crate::executor::{Observer, WorkError, execute};
+use crate::handle::NodeHandle;
+use crate::policy::Permit;
+use crate::workshop::Workshop;
+
+/// How often a blob may come damaged.
+const MOST_DAMAGED: u32 = 3;
+
+/// A task of the runtime that ends when this is dropped.
+pub(crate) struct Aborting(JoinHandle<()>);
+
+impl Aborting {
+    pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(future))
+    }
+}
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Asks the threads and the futures of one work to end.
+#[derive(Default)]
+struct Stop {
+    flag: Arc<AtomicBool>,
+    notify: Notify,
+}
+
+/// Work under way. Dropping it ends the work soon.
+pub(super) struct Running {
+    stop: Arc<Stop>,
+    _task: Aborting,
+}
+
+impl Running {
+    pub(super) fn spawn<L: Link>(
+        node: Arc<NodeHandle>,
+        workshop: Arc<Workshop>,
+        link: Arc<L>,
+        permit: Permit,
+        queue: mpsc::Sender<Incoming>,
+    ) -> Self {
+        let stop = Arc::new(Stop::default());
+        let stopped = stop.clone();
+        let task = Aborting::spawn(async move {
+            let id = permit.task().id.clone();
+            let end = work(node, workshop, link, permit, &stopped, queue.clone()).await;
+            let _ = queue.send(Incoming::Worked(id, end)).await;
+        });
+        Self { stop, _task: task }
+    }
+
+    /// Ends the work; that it ended is an event still.
+    pub(super) fn stop(&self) {
+        self.stop.flag.store(true, Ordering::Relaxed);
+        self.stop.notify.notify_one();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn work<L: Link>(
+    node: Arc<NodeHandle>,
+    workshop: Arc<Workshop>,
+    link: Arc<L>,
+    permit: Permit,
+    stop: &Stop,
+    queue: mpsc::Sender<Incoming>,
+) -> WorkEnd {
+    let task = permit.task();
+    let begin = async {
+        let turn = workshop.turn(&task.work).await;
+        let _ = queue.send(Incoming::TurnCame(task.id.clone())).await;
+        let model = match task.model {
+            Some(blob) => Some(download(&node, link.as_ref(), blob).await?),
+            None => None,
+        };
+        Ok::<_, Refusal>((turn, model))
+    };
+    let begun = tokio::select! {
+        biased;
+        () = stop.notify.notified() => return WorkEnd::Cancelled,
+        begun = begin => begun,
+    };
+    let (turn, model) = match begun {
+        Ok(begun) => begun,
+        Err(refusal) => return WorkEnd::Refused(refusal),
+    };
+    let id = task.id.clone();
+    let progress = move |progress| {
+        // Progress is shown and forgotten: a full queue may lose it.
+        let _ = queue.try_send(Incoming::Progressed(id.clone(), progress));
+    };
+    let cancel = stop.flag.clone();
+    let observer = Observer { cancel: cancel.clone(), progress: Box::new(progress) };
+    let blocking = workshop.blocking();
+    let end = blocking.run(move || {
+        let _turn = turn;
+        let result = execute(&node, workshop.tables(), &permit, model, observer);
+        if cancel.load(Ordering::Relaxed) {
+            return WorkEnd::Cancelled;
+        }
+        match result {
+            Ok(outcome) => WorkEnd::Decided(release(&node, permit, &outcome)),
+            Err(WorkError::Refused(refusal)) => WorkEnd::Refused(refusal),
+            Err(WorkError::Cancelled) => WorkEnd::Cancelled,
+            Err(WorkError::Hindered(error)) => WorkEnd::Decided(crate::disclosure::Disclosure::Hindered(error)),
+        }
+    });
+    end.await.unwrap_or_else(WorkEnd::Refused)
+}
+
+/// Whether a refused transfer will be refused again. Otherwise the researcher is in trouble, or the whole connection is.
+fn is_final(refusal: &Refusal) -> bool {
+    use RefusalCode::{Internal, NodeRevoked, NotEnrolled, QuotaExceeded, Unavailable};
+    !matches!(refusal.code, Internal | NodeRevoked | NotEnrolled | QuotaExceeded | Unavailable)
+}
+
+/// Fetches a blob, however often the connection breaks meanwhile.
+async fn download<L: Link>(node: &NodeHandle, link: &L, blob: BlobRef) -> Result<Vec<u8>, Refusal> {
+    let mut damaged = 0;
+    let mut backoff = Backoff::transfer();
+    let mut partial = PartialBlob::new(blob);
+    loop {
+        let before = partial.have();
+        match link.download(&mut partial).await {
+            Ok(()) => match partial.finish() {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => {
+                    damaged += 1;
+                    if damaged >= MOST_DAMAGED {
+                        return Err(Refusal::new(RefusalCode::Damaged, "the model came damaged again and again"));
+                    }
+                    tracing::warn!(%error, "a download begins anew");
+                    partial = PartialBlob::new(blob);
+                }
+            },
+            Err(LinkError::Refused(refusal)) if is_final(&refusal) => return Err(refusal),
+            Err(error) => tracing::debug!(%error, "a download broke"),
+        }
+        if partial.have() > before {
+            backoff.reset();
+        }
+        let pause = node.draw(|rng| backoff.wait(rng));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Brings a contribution, once.
+pub(super) async fn upload<L: Link>(link: &L, header: &UploadHeader, cleared: &Cleared) -> UploadEnd {
+    match link.upload(header, cleared.path()).await {
+        Ok(()) => UploadEnd::Delivered,
+        Err(LinkError::Refused(refusal)) if is_final(&refusal) => UploadEnd::Refused(refusal),
+        Err(error) => {
+            tracing::debug!(%error, "an upload broke");
+            UploadEnd::Broke
+        }
+    }
+}

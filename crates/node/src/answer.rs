@@ -1,0 +1,271 @@
+//! Answers to local commands, from the folder alone. A running daemon answers with the same functions, and adds what it knows.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use component::audit::AuditLog;
+use protocol::{Refusal, RefusalCode, TaskId};
+use serde_json::{Value, json};
+
+use crate::command::{AuditRow, ConfigRow, Reply, Request, Status, TaskRow};
+use crate::datasets::DatasetError;
+use crate::enrolment;
+use crate::handle::NodeHandle;
+use crate::participant::{Action, Event, Participant, State};
+use crate::policy::{PAUSED, work_name};
+use crate::store::{Durability, Enrolment, StoreError, TaskRecord};
+
+/// An error with its causes, as one sentence for the person who gave the command.
+pub(crate) fn failed(error: &dyn Error) -> Reply {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !sentence.ends_with(&text) {
+            let _ = write!(sentence, ": {text}");
+        }
+        source = cause.source();
+    }
+    Reply::Failed { sentence }
+}
+
+fn done(sentence: impl Into<String>) -> Reply {
+    Reply::Done { sentence: sentence.into() }
+}
+
+fn or_failed<E: Error>(result: Result<Reply, E>) -> Reply {
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+/// So many tasks, in words.
+pub(crate) fn tasks(count: usize) -> String {
+    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
+}
+
+pub(crate) fn registered(enrolment: &Enrolment) -> Reply {
+    done(format!(
+        "enrolled with {} at {}; its certificate authority is\n  {}",
+        enrolment.researcher,
+        enrolment.address,
+        enrolment.authority.key_fingerprint()
+    ))
+}
+
+pub(crate) fn stopped_one(task: &TaskId, count: usize) -> Reply {
+    match count {
+        0 => Reply::Failed { sentence: format!("{task} is not an open task that could be stopped") },
+        _ => done(format!("{task} is stopped")),
+    }
+}
+
+/// What a stopped task's researcher hears.
+pub(crate) fn stopped_by_hospital() -> Refusal {
+    Refusal::new(RefusalCode::StoppedByHospital, "stopped by the hospital")
+}
+
+/// What a hospital's person changed; questions are not written down.
+fn changes(request: &Request) -> Option<Value> {
+    Some(match request {
+        Request::Stop => json!({ "command": "stop" }),
+        Request::Pause => json!({ "command": "pause" }),
+        Request::Resume => json!({ "command": "resume" }),
+        Request::Enrol { .. } => json!({ "command": "enrol" }),
+        Request::Allow { researcher, allowed } => {
+            json!({ "command": "allow", "researcher": researcher, "allowed": allowed })
+        }
+        Request::Forget { researcher } => json!({ "command": "forget", "researcher": researcher }),
+        Request::RequestCertificate => json!({ "command": "request_certificate" }),
+        Request::Register { .. } => json!({ "command": "register" }),
+        Request::ForgetRequest { key } => json!({ "command": "forget_request", "key": key }),
+        Request::CancelTask { task } => json!({ "command": "cancel_task", "task": task }),
+        Request::CancelAllTasks => json!({ "command": "cancel_all_tasks" }),
+        Request::AddDataset { dataset } => json!({ "command": "add_dataset", "path": dataset.path }),
+        Request::UpdateDataset { dataset, .. } => json!({ "command": "update_dataset", "dataset": dataset }),
+        Request::RefreshDataset { dataset } => json!({ "command": "refresh_dataset", "dataset": dataset }),
+        Request::DeleteDataset { dataset } => json!({ "command": "delete_dataset", "dataset": dataset }),
+        Request::DeleteAllDatasets => json!({ "command": "delete_all_datasets" }),
+        Request::Status
+        | Request::Enrolments
+        | Request::Certificates
+        | Request::Tasks { .. }
+        | Request::Datasets
+        | Request::Dataset { .. }
+        | Request::Config
+        | Request::AuditTail { .. }
+        | Request::AuditVerify => return None,
+    })
+}
+
+impl NodeHandle {
+    /// Writes down who gave a command that changes something.
+    pub(crate) fn audit_command(&self, request: &Request, user: &str) -> Result<(), Refusal> {
+        let Some(mut facts) = changes(request) else { return Ok(()) };
+        facts["user"] = user.into();
+        self.audit("command.given", facts)
+    }
+
+    /// Does what is asked without a daemon. `user` is who asks.
+    pub async fn answer(&self, request: Request, user: &str) -> Reply {
+        if let Err(refusal) = self.audit_command(&request, user) {
+            return failed(&refusal);
+        }
+        match request {
+            Request::Enrol { token } => match self.enrol(&token).await {
+                Ok(enrolment) => done(format!("enrolled with {} at {}", enrolment.researcher, enrolment.address)),
+                Err(error) => failed(&error),
+            },
+            Request::Stop => Reply::Failed { sentence: "no daemon runs".to_owned() },
+            Request::CancelTask { task } => {
+                or_failed(self.stop_stored(|id| *id == task).map(|count| stopped_one(&task, count)))
+            }
+            Request::CancelAllTasks => {
+                or_failed(self.stop_stored(|_| true).map(|count| done(format!("stopped {}", tasks(count)))))
+            }
+            // The agents stop what is open when they start.
+            request => self.answer_now(request),
+        }
+    }
+
+    /// Answers what needs neither the network nor an agent. May take as long as reading a dataset does.
+    pub(crate) fn answer_now(&self, request: Request) -> Reply {
+        match request {
+            Request::Status => or_failed(self.status().map(|status| Reply::Status { status: Box::new(status) })),
+            Request::Pause => or_failed(self.pause()),
+            Request::Resume => or_failed(self.resume()),
+            Request::Enrolments => or_failed(self.store().enrolments().map(|enrolments| Reply::Enrolments {
+                rows: enrolments.iter().map(|enrolment| enrolment::row(enrolment, "not running")).collect(),
+            })),
+            Request::Allow { researcher, allowed } => or_failed(self.allow(&researcher, allowed).map(|()| {
+                done(if allowed {
+                    format!("{researcher} may give work")
+                } else {
+                    format!("{researcher} may not give work any more")
+                })
+            })),
+            Request::Forget { researcher } => {
+                or_failed(self.forget(&researcher).map(|()| done(format!("left the federation of {researcher}"))))
+            }
+            Request::Certificates => or_failed(self.certificate_rows().map(|rows| Reply::Certificates { rows })),
+            Request::RequestCertificate => or_failed(self.request_certificate().map(|request| Reply::SigningRequest {
+                text: request.to_text(self.name()),
+                key_fingerprint: request.key_fingerprint().to_string(),
+            })),
+            Request::Register { answer, address, replaces } => {
+                or_failed(self.enrol_by_file(&answer, address.as_deref(), replaces).map(|enrolment| registered(&enrolment)))
+            }
+            Request::ForgetRequest { key } => {
+                or_failed(self.forget_request(&key).map(|key| done(format!("dropped the request with the key {key}"))))
+            }
+            Request::Tasks { all } => or_failed(
+                self.store().tasks(all).map(|records| Reply::Tasks { rows: records.iter().map(task_row).collect() }),
+            ),
+            Request::Config => Reply::Config { rows: self.config_rows() },
+            Request::AuditTail { lines } => or_failed(AuditLog::tail(&self.folder().audit_file(), lines).map(|entries| {
+                let rows =
+                    entries.into_iter().map(|entry| AuditRow { time: entry.time, event: entry.event, facts: entry.facts });
+                Reply::Audit { rows: rows.collect() }
+            })),
+            Request::AuditVerify => {
+                or_failed(AuditLog::verify(&self.folder().audit_file()).map(|lines| Reply::AuditVerified { lines }))
+            }
+            request => or_failed(self.answer_about_datasets(request)),
+        }
+    }
+
+    fn answer_about_datasets(&self, request: Request) -> Result<Reply, DatasetError> {
+        let detail = match request {
+            Request::AddDataset { dataset } => self.add_dataset(&dataset)?,
+            Request::Dataset { dataset } => self.dataset_detail(&dataset)?,
+            Request::UpdateDataset { dataset, changes } => self.update_dataset(&dataset, &changes)?,
+            Request::RefreshDataset { dataset } => self.refresh_dataset(&dataset)?,
+            Request::Datasets => return Ok(Reply::Datasets { rows: self.dataset_rows()? }),
+            Request::DeleteDataset { dataset } => {
+                self.delete_dataset(&dataset)?;
+                return Ok(done(format!("{dataset} is not offered any more; its files stay")));
+            }
+            Request::DeleteAllDatasets => {
+                let datasets = self.store().datasets()?;
+                for dataset in &datasets {
+                    self.delete_dataset(&dataset.id)?;
+                }
+                return Ok(done(format!("{} datasets are not offered any more; their files stay", datasets.len())));
+            }
+            other => unreachable!("answered elsewhere: {other:?}"),
+        };
+        Ok(Reply::Dataset { detail: Box::new(detail) })
+    }
+
+    fn pause(&self) -> Result<Reply, StoreError> {
+        Ok(done(if self.store().set_mark(PAUSED, self.now())? { "paused" } else { "was paused already" }))
+    }
+
+    fn resume(&self) -> Result<Reply, StoreError> {
+        Ok(done(if self.store().clear_mark(PAUSED)? { "takes work again" } else { "was not paused" }))
+    }
+
+    /// Stops tasks in the journal; the researchers hear of it at the next connection.
+    fn stop_stored(&self, is_meant: impl Fn(&TaskId) -> bool) -> Result<usize, StoreError> {
+        let mut stopped = 0;
+        for record in self.store().tasks(false)?.into_iter().filter(|record| is_meant(&record.task.id)) {
+            let TaskRecord { researcher, task, state, updated, .. } = record;
+            let mut participant = Participant::restored(task.id.clone(), state, updated);
+            let actions = self.draw(|rng| participant.apply(Event::Stopped(stopped_by_hospital()), self.now(), rng));
+            if actions.iter().any(|action| matches!(action, Action::Store { .. })) {
+                self.store().update_task(&researcher, &participant, None, Durability::Durable)?;
+                if let Err(error) = self.spool().remove(&researcher, &task.id) {
+                    tracing::warn!(%error, "a contribution's file stays until the next start");
+                }
+                stopped += 1;
+            }
+        }
+        Ok(stopped)
+    }
+
+    pub(crate) fn status(&self) -> Result<Status, StoreError> {
+        let enrolments = self.store().enrolments()?;
+        let open = self.store().tasks(false)?;
+        Ok(Status {
+            id: self.id().clone(),
+            name: self.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: None,
+            since: None,
+            paused: self.is_paused()?,
+            running: None,
+            waiting: open.iter().filter(|record| record.state == State::Accepted).count() as u64,
+            datasets: self.store().datasets()?.len() as u64,
+            researchers: enrolments.iter().map(|enrolment| enrolment::row(enrolment, "not running")).collect(),
+            storage_bytes: self.storage_bytes().unwrap_or(0),
+            storage_quota: self.config().storage.quota_bytes,
+        })
+    }
+
+    fn config_rows(&self) -> Vec<ConfigRow> {
+        let rows = self.config().layers().entries().map(|(setting, value, origin)| ConfigRow {
+            key: format!("{}.{}", setting.section, setting.key),
+            value: serde_json::to_value(value).unwrap_or(Value::Null),
+            source: origin.to_string(),
+            meaning: setting.doc.to_owned(),
+        });
+        rows.collect()
+    }
+}
+
+pub(crate) fn task_row(record: &TaskRecord) -> TaskRow {
+    let TaskRecord { researcher, task, state, accepted, updated, .. } = record;
+    TaskRow {
+        task: task.id.clone(),
+        researcher: researcher.clone(),
+        requester: task.requester.user.clone(),
+        experiment: task.key.experiment.clone(),
+        round: task.key.round,
+        attempt: task.key.attempt,
+        work: work_name(&task.work).to_owned(),
+        dataset: task.dataset.clone(),
+        state: state.name().to_owned(),
+        refusal: if let State::Refused(refusal) = state { Some(refusal.code) } else { None },
+        bytes: if let State::Computed(held) | State::Delivered(held) = state { Some(held.bytes) } else { None },
+        accepted: accepted.to_string(),
+        updated: updated.to_string(),
+    }
+}

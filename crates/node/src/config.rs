@@ -1,0 +1,310 @@
+//! A node's configuration: its keys, and their values as types.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use component::config::{Config, ConfigError, Origin, Setting, Takes, nearest};
+use protocol::ids::IdError;
+use protocol::{NodeId, PlanKind, ResearcherId};
+use thiserror::Error;
+
+/// The keys of a node's `etc/config.toml`.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        section: "default",
+        key: "id",
+        takes: Takes::Text,
+        default: "\"\"",
+        doc: "The node's id; made by `component create` and never changed.",
+    },
+    Setting {
+        section: "default",
+        key: "name",
+        takes: Takes::Text,
+        default: "\"\"",
+        doc: "The node's name, as researchers see it.",
+    },
+    Setting {
+        section: "researcher",
+        key: "ip",
+        takes: Takes::Text,
+        default: "\"\"",
+        doc: "Where the researcher is, if not where the token says; only with one enrolment. A name or an address.",
+    },
+    Setting {
+        section: "researcher",
+        key: "port",
+        takes: Takes::Integer { least: 1, most: 65_535 },
+        default: "50051",
+        doc: "The researcher's port, if not the token's; only with one enrolment.",
+    },
+    Setting {
+        section: "security",
+        key: "minimum_samples",
+        takes: Takes::Integer { least: 0, most: i64::MAX },
+        default: "0",
+        doc: "Datasets with fewer rows are neither registered nor computed on.",
+    },
+    Setting {
+        section: "security",
+        key: "allowed_plan_kinds",
+        takes: Takes::Texts,
+        default: "[\"training\", \"statistic\"]",
+        doc: "What researchers may ask for: training, statistic.",
+    },
+    Setting {
+        section: "security",
+        key: "allowed_researchers",
+        takes: Takes::Texts,
+        default: "[]",
+        doc: "The ids of the enrolled researchers that may ask; empty means all enrolled ones.",
+    },
+    Setting {
+        section: "datasets",
+        key: "row_counts",
+        takes: Takes::Choice(&["exact", "rounded", "hidden"]),
+        default: "\"rounded\"",
+        doc: "How researchers see the number of rows; rounded keeps two digits.",
+    },
+    Setting {
+        section: "proxy",
+        key: "url",
+        takes: Takes::Url,
+        default: "\"\"",
+        doc: "An HTTP CONNECT proxy as http://[user:password@]host:port; empty means HTTPS_PROXY of the environment.",
+    },
+    Setting {
+        section: "proxy",
+        key: "exceptions",
+        takes: Takes::Texts,
+        default: "[]",
+        doc: "Hosts reached without the proxy; empty means NO_PROXY of the environment.",
+    },
+    Setting {
+        section: "storage",
+        key: "quota_mib",
+        takes: Takes::Integer { least: 1, most: 1 << 40 },
+        default: "20480",
+        doc: "The most that contributions and node state take on disk, in MiB; tasks that would need more are refused.",
+    },
+    Setting {
+        section: "storage",
+        key: "spool_retention",
+        takes: Takes::Duration,
+        default: "\"30d\"",
+        doc: "How long a contribution is kept for a researcher that does not fetch it.",
+    },
+    Setting {
+        section: "storage",
+        key: "journal_retention",
+        takes: Takes::Duration,
+        default: "\"90d\"",
+        doc: "How long settled tasks stay in the journal.",
+    },
+    Setting {
+        section: "storage",
+        key: "state_retention",
+        takes: Takes::Duration,
+        default: "\"90d\"",
+        doc: "How long the state of an experiment is kept after its last task.",
+    },
+    Setting {
+        section: "training",
+        key: "threads",
+        takes: Takes::Integer { least: 1, most: 1_024 },
+        default: "1",
+        doc: "How many trainings run at once, each on one thread; others wait their turn.",
+    },
+];
+
+/// How row counts are shown to researchers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowCounts {
+    Exact,
+    Rounded,
+    Hidden,
+}
+
+/// Limits of what a node keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageLimits {
+    pub quota_bytes: u64,
+    pub spool_retention: Duration,
+    pub journal_retention: Duration,
+    pub state_retention: Duration,
+}
+
+/// Another place of the researcher than the token says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressOverride {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+}
+
+/// A proxy from the file, or from `HTTPS_PROXY` and `NO_PROXY`. The URL may hold a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    pub url: Option<String>,
+    /// Separated by commas.
+    pub exceptions: Option<String>,
+}
+
+/// A node's configuration.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    pub id: NodeId,
+    pub name: String,
+    pub researcher: AddressOverride,
+    pub minimum_samples: u64,
+    pub allowed_plan_kinds: BTreeSet<PlanKind>,
+    /// `None`: all that are enrolled.
+    pub allowed_researchers: Option<BTreeSet<ResearcherId>>,
+    pub row_counts: RowCounts,
+    pub proxy: ProxySettings,
+    pub storage: StorageLimits,
+    /// How many trainings run at once.
+    pub trainings: usize,
+    layers: Config,
+}
+
+/// Why a node's configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NodeConfigError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("`{key}`: {source}")]
+    Id { key: &'static str, source: IdError },
+    #[error(
+        "`security.allowed_plan_kinds` takes training and statistic, found {found:?}{}",
+        nearest.as_ref().map(|word| format!("; did you mean {word:?}?")).unwrap_or_default()
+    )]
+    PlanKind { found: String, nearest: Option<String> },
+    #[error("`default.name` must have 1 to 128 characters without control characters")]
+    Name,
+}
+
+fn plan_kind(word: &str) -> Result<PlanKind, NodeConfigError> {
+    match word {
+        "training" => Ok(PlanKind::Training),
+        "statistic" => Ok(PlanKind::Statistic),
+        _ => {
+            let words = ["training", "statistic"].map(str::to_owned);
+            Err(NodeConfigError::PlanKind { found: word.to_owned(), nearest: nearest(word, words) })
+        }
+    }
+}
+
+fn given(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn proxy(layers: &Config, env: &impl Fn(&str) -> Option<String>) -> ProxySettings {
+    let from_env = |name: &str| env(name).or_else(|| env(&name.to_lowercase()));
+    let exceptions = layers.texts("proxy", "exceptions");
+    let exceptions = if exceptions.is_empty() { from_env("NO_PROXY") } else { Some(exceptions.join(",")) };
+    ProxySettings { url: given(layers.text("proxy", "url")).or_else(|| from_env("HTTPS_PROXY")), exceptions }
+}
+
+impl std::fmt::Debug for ProxySettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ProxySettings").field("exceptions", &self.exceptions).finish_non_exhaustive()
+    }
+}
+
+/// Whether a text can be a node's name.
+pub fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
+impl NodeConfig {
+    /// Layers environment over file over defaults and reads the values.
+    pub fn load(file: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, NodeConfigError> {
+        let layers = Config::load(SETTINGS, file, &env)?;
+        let id = layers.text("default", "id").parse().map_err(|source| NodeConfigError::Id { key: "default.id", source })?;
+        let name = layers.text("default", "name").to_owned();
+        if !is_name(&name) {
+            return Err(NodeConfigError::Name);
+        }
+        let kinds = layers.texts("security", "allowed_plan_kinds");
+        let researchers =
+            layers.texts("security", "allowed_researchers").iter().map(|id| id.parse()).collect::<Result<BTreeSet<_>, _>>();
+        let researchers =
+            researchers.map_err(|source| NodeConfigError::Id { key: "security.allowed_researchers", source })?;
+        let port_is_given = layers.entries().any(|(setting, _, origin)| {
+            (setting.section, setting.key) == ("researcher", "port") && *origin != Origin::Default
+        });
+        Ok(Self {
+            id,
+            name,
+            researcher: AddressOverride {
+                host: given(layers.text("researcher", "ip")),
+                port: port_is_given.then(|| layers.number("researcher", "port")),
+            },
+            minimum_samples: layers.number("security", "minimum_samples"),
+            allowed_plan_kinds: kinds.iter().map(|word| plan_kind(word)).collect::<Result<_, _>>()?,
+            allowed_researchers: (!researchers.is_empty()).then_some(researchers),
+            row_counts: match layers.text("datasets", "row_counts") {
+                "exact" => RowCounts::Exact,
+                "hidden" => RowCounts::Hidden,
+                _ => RowCounts::Rounded,
+            },
+            proxy: proxy(&layers, &env),
+            storage: StorageLimits {
+                quota_bytes: layers.number::<u64>("storage", "quota_mib") << 20,
+                spool_retention: layers.duration("storage", "spool_retention"),
+                journal_retention: layers.duration("storage", "journal_retention"),
+                state_retention: layers.duration("storage", "state_retention"),
+            },
+            trainings: layers.number("training", "threads"),
+            layers,
+        })
+    }
+
+    /// The file of a new node.
+    pub fn template(id: &NodeId, name: &str) -> String {
+        Config::template(SETTINGS, &[("default", "id", id.to_string()), ("default", "name", name.to_owned())])
+    }
+
+    /// Every key with its value and where it came from.
+    pub fn layers(&self) -> &Config {
+        &self.layers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "NODE_00000000-0000-4000-8000-000000000001";
+
+    fn load(rest: &str, env: &[(&str, &str)]) -> Result<NodeConfig, NodeConfigError> {
+        let file = format!("[default]\nid = \"{ID}\"\nname = \"North\"\n{rest}");
+        NodeConfig::load(&file, |name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn a_new_nodes_file_loads() {
+        let config = NodeConfig::load(&NodeConfig::template(&ID.parse().unwrap(), "North \"A\""), |_| None).unwrap();
+        assert_eq!(config.name, "North \"A\"");
+        assert_eq!(config.allowed_plan_kinds.len(), 2);
+        assert_eq!(config.researcher, AddressOverride::default());
+        assert_eq!(config.row_counts, RowCounts::Rounded);
+    }
+
+    #[test]
+    fn fed_biomeds_variable_names_work() {
+        let env =
+            [("FBM_RESEARCHER_IP", "10.0.0.1"), ("FBM_RESEARCHER_PORT", "50051"), ("FBM_SECURITY_MINIMUM_SAMPLES", "20")];
+        let config = load("", &env).unwrap();
+        assert_eq!(config.researcher, AddressOverride { host: Some("10.0.0.1".into()), port: Some(50_051) });
+        assert_eq!(config.minimum_samples, 20);
+    }
+
+    #[test]
+    fn wrong_words_and_ids_are_refused_by_name() {
+        let error = load("[security]\nallowed_plan_kinds = [\"traning\"]\n", &[]).unwrap_err();
+        assert!(error.to_string().ends_with("did you mean \"training\"?"), "{error}");
+        assert!(matches!(load("[security]\nallowed_researchers = [\"x\"]\n", &[]), Err(NodeConfigError::Id { .. })));
+        assert!(matches!(load("", &[("FBM_DEFAULT_NAME", "")]), Err(NodeConfigError::Name)));
+    }
+}

@@ -1,0 +1,366 @@
+//! The one gate out: whether what was computed may leave. It writes the audit log, and the contribution's file itself: bytes
+//! that it did not write do not leave.
+//!
+//! Only this module makes a [`Cleared`], and the agent uploads only that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use protocol::{
+    EncodingError, Purpose, Refusal, RefusalCode, Report, ResearcherId, Scalars, TaskId, VectorSpec, layout_byte_len,
+};
+use serde_json::json;
+
+use crate::handle::NodeHandle;
+use crate::participant::Held;
+use crate::policy::Permit;
+use crate::spool::{INLINE_BYTES, SpoolWriter, digest_of};
+
+/// Elements that are encoded at a time.
+const BLOCK: usize = 1 << 16;
+/// The most remarks of a report, and the most characters of each.
+const MOST_REMARKS: usize = 64;
+const LONGEST_REMARK: usize = 512;
+
+/// The elements of a computed vector.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    Reals(Vec<f64>),
+    /// (trained - global) · weight, element by element, without a third copy of a large model.
+    Differences {
+        trained: Scalars,
+        global: Scalars,
+        weight: f64,
+    },
+}
+
+/// One vector as the executor made it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Computed {
+    pub purpose: Purpose,
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Values,
+}
+
+/// All that a task's work made.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Outcome {
+    pub vectors: Vec<Computed>,
+    pub report: Report,
+}
+
+/// A contribution that may leave: it is on disk, whole, and has passed the gate.
+#[derive(Debug)]
+pub struct Cleared {
+    held: Held,
+    path: PathBuf,
+    /// The bytes, where they are few enough to lie in the journal as well.
+    content: Option<Vec<u8>>,
+}
+
+impl Cleared {
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn content(&self) -> Option<&[u8]> {
+        self.content.as_deref()
+    }
+}
+
+/// What the gate says.
+#[derive(Debug)]
+pub enum Disclosure {
+    Cleared(Cleared),
+    /// Values do not fit the round's scales; these exponents fit, one for each vector of the layout.
+    OutOfRange {
+        exponents: Vec<i16>,
+    },
+    Withheld(Refusal),
+    /// The disk failed. Nothing is decided; the work is to be tried again.
+    Hindered(io::Error),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::Reals(values) => values.len(),
+            Self::Differences { trained, .. } => trained.len(),
+        }
+    }
+
+    /// Copies elements as reals.
+    fn block(&self, range: std::ops::Range<usize>, out: &mut Vec<f64>) {
+        out.clear();
+        match self {
+            Self::Reals(values) => out.extend_from_slice(&values[range]),
+            Self::Differences { trained: Scalars::F32(trained), global: Scalars::F32(global), weight } => {
+                let pairs = trained[range.clone()].iter().zip(&global[range]);
+                out.extend(pairs.map(|(trained, global)| (f64::from(*trained) - f64::from(*global)) * weight));
+            }
+            Self::Differences { trained: Scalars::F64(trained), global: Scalars::F64(global), weight } => {
+                let pairs = trained[range.clone()].iter().zip(&global[range]);
+                out.extend(pairs.map(|(trained, global)| (trained - global) * weight));
+            }
+            Self::Differences { .. } => unreachable!("`fits` compared the types"),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Reals(_) => true,
+            Self::Differences { trained, global, .. } => {
+                matches!(
+                    (trained, global),
+                    (Scalars::F32(a), Scalars::F32(b)) if a.len() == b.len()
+                ) || matches!((trained, global), (Scalars::F64(a), Scalars::F64(b)) if a.len() == b.len())
+            }
+        }
+    }
+}
+
+/// Whether a vector is exactly the one that was asked for.
+fn fits(spec: &VectorSpec, vector: &Computed) -> bool {
+    spec.purpose == vector.purpose
+        && spec.name == vector.name
+        && spec.shape == vector.shape
+        && spec.elements() == Some(vector.values.len())
+        && spec.encoding.is_valid()
+        && vector.values.is_whole()
+}
+
+fn internal(sentence: &str) -> Refusal {
+    Refusal::new(RefusalCode::Internal, sentence)
+}
+
+/// Whether the words and numbers beside the contribution may leave.
+fn check_report(report: &Report) -> Result<(), Refusal> {
+    let mut numbers = report.loss.into_iter().chain(report.measured.iter().map(|measured| measured.value));
+    if !numbers.all(f64::is_finite) {
+        return Err(internal("a number of the report is not finite"));
+    }
+    let is_fine = |remark: &String| remark.chars().count() <= LONGEST_REMARK && !remark.chars().any(char::is_control);
+    if report.remarks.len() > MOST_REMARKS || !report.remarks.iter().all(is_fine) {
+        return Err(internal("the report has too many or too long remarks"));
+    }
+    Ok(())
+}
+
+/// Whether the outcome is what was asked for, no more and no less.
+fn check(layout: &[VectorSpec], outcome: &Outcome) -> Result<u64, Refusal> {
+    let same_number = layout.len() == outcome.vectors.len();
+    if !same_number || !layout.iter().zip(&outcome.vectors).all(|(spec, vector)| fits(spec, vector)) {
+        return Err(internal("what was computed is not exactly what the task asked for"));
+    }
+    check_report(&outcome.report)?;
+    layout_byte_len(layout).ok_or_else(|| internal("the contribution is too large"))
+}
+
+/// What encoding a whole contribution came to.
+enum Written {
+    All,
+    OutOfRange(Vec<i16>),
+    NotFinite,
+}
+
+/// Encodes all vectors in the layout's order; `write` is not called any more once a value is out of range.
+fn encode(layout: &[VectorSpec], outcome: &Outcome, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Written> {
+    let mut exponents: Vec<i16> = layout.iter().map(|spec| spec.encoding.exponent).collect();
+    let mut all_fit = true;
+    let (mut reals, mut bytes) = (Vec::new(), Vec::new());
+    for ((spec, vector), exponent) in layout.iter().zip(&outcome.vectors).zip(&mut exponents) {
+        let len = vector.values.len();
+        for start in (0..len).step_by(BLOCK) {
+            vector.values.block(start..len.min(start + BLOCK), &mut reals);
+            bytes.clear();
+            match spec.encoding.encode(reals.iter().copied(), &mut bytes) {
+                Ok(()) if all_fit => write(&bytes)?,
+                Ok(()) => {}
+                Err(EncodingError::OutOfRange { exponent: fitting }) => {
+                    all_fit = false;
+                    *exponent = fitting.min(*exponent);
+                }
+                Err(EncodingError::NotFinite) => return Ok(Written::NotFinite),
+            }
+        }
+    }
+    Ok(if all_fit { Written::All } else { Written::OutOfRange(exponents) })
+}
+
+/// Says whether the outcome of a permitted task may leave, and writes that down. If it may, it is on disk when this returns.
+pub fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome) -> Disclosure {
+    let (researcher, task) = (permit.researcher().clone(), permit.task().clone());
+    let disclosure = match check(&task.layout, outcome) {
+        Ok(bytes) => write_out(node, &permit, outcome, bytes).unwrap_or_else(Disclosure::Hindered),
+        Err(refusal) => Disclosure::Withheld(refusal),
+    };
+    let (event, decision) = match &disclosure {
+        Disclosure::Cleared(_) => ("contribution.released", "released".to_owned()),
+        Disclosure::OutOfRange { .. } => ("contribution.withheld", "out_of_range".to_owned()),
+        Disclosure::Withheld(refusal) => ("contribution.withheld", refusal.code.name()),
+        Disclosure::Hindered(_) => return disclosure,
+    };
+    let digest = if let Disclosure::Cleared(cleared) = &disclosure { Some(cleared.held.digest) } else { None };
+    let facts = json!({
+        "researcher": researcher, "requester": task.requester.user, "task": task.id, "dataset": task.dataset,
+        "decision": decision, "digest": digest, "bytes": layout_byte_len(&task.layout),
+    });
+    if let Err(refusal) = node.audit(event, facts) {
+        return Disclosure::Withheld(refusal);
+    }
+    match &disclosure {
+        Disclosure::Cleared(_) => permit.into_reservation().commit(),
+        _ => permit.into_reservation().release(),
+    }
+    disclosure
+}
+
+fn write_out(node: &NodeHandle, permit: &Permit, outcome: &Outcome, bytes: u64) -> io::Result<Disclosure> {
+    let task = permit.task();
+    let is_inline = bytes <= INLINE_BYTES;
+    if !is_inline && !node.has_room_for(bytes)? {
+        let sentence = "the node's disk quota does not allow the contribution";
+        return Ok(Disclosure::Withheld(Refusal::new(RefusalCode::QuotaExceeded, sentence)));
+    }
+    let mut writer: SpoolWriter = node.spool().create(permit.researcher(), &task.id)?;
+    let mut content = is_inline.then(Vec::new);
+    let written = encode(&task.layout, outcome, |bytes| {
+        if let Some(content) = &mut content {
+            content.extend_from_slice(bytes);
+        }
+        writer.write(bytes)
+    })?;
+    Ok(match written {
+        Written::All => {
+            let (path, digest, bytes) = writer.finish(is_inline)?;
+            Disclosure::Cleared(Cleared { held: Held { digest, bytes, report: outcome.report.clone() }, path, content })
+        }
+        Written::OutOfRange(exponents) => Disclosure::OutOfRange { exponents },
+        Written::NotFinite => Disclosure::Withheld(Refusal::new(
+            RefusalCode::TrainingDiverged,
+            "a value of the contribution is not a finite number; a smaller learning rate or standardised features may help",
+        )),
+    })
+}
+
+/// Takes up a contribution that passed the gate before the daemon ended. Fails if the disk does not have those very bytes
+/// any more.
+pub fn restore(node: &NodeHandle, researcher: &ResearcherId, task: &TaskId, held: &Held) -> Result<Cleared, Refusal> {
+    let lost = |error: &dyn std::fmt::Display| {
+        tracing::error!(%task, %error, "a contribution is lost");
+        internal("the contribution was lost on the node's disk")
+    };
+    let path = node.spool().path(researcher, task);
+    let content = node.store().task_content(researcher, task).map_err(|error| lost(&error))?;
+    if digest_of(&path).ok() != Some(held.digest) {
+        // The file was written without waiting for the disk; the journal has the bytes.
+        let content = content.as_deref().ok_or_else(|| lost(&"its file is missing or damaged"))?;
+        let mut writer = node.spool().create(researcher, task).map_err(|error| lost(&error))?;
+        writer.write(content).map_err(|error| lost(&error))?;
+        let (_, digest, _) = writer.finish(true).map_err(|error| lost(&error))?;
+        if digest != held.digest {
+            return Err(lost(&"its bytes in the journal are damaged"));
+        }
+    }
+    Ok(Cleared { held: held.clone(), path, content })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::{Encoding, Integers, Width};
+
+    use super::*;
+
+    fn layout(encoding: Encoding) -> Vec<VectorSpec> {
+        let spec = |purpose, name: &str, shape: &[usize], encoding| VectorSpec {
+            purpose,
+            name: name.into(),
+            shape: shape.into(),
+            encoding,
+        };
+        vec![spec(Purpose::Weight, "rows", &[1], Encoding::COUNT), spec(Purpose::Model, "weight", &[3], encoding)]
+    }
+
+    fn outcome(trained: &[f32]) -> Outcome {
+        let vector =
+            |purpose, name: &str, values: Values| Computed { purpose, name: name.into(), shape: vec![values.len()], values };
+        let (trained, global) = (Scalars::F32(trained.to_vec()), Scalars::F32(vec![1.0; trained.len()]));
+        Outcome {
+            vectors: vec![
+                vector(Purpose::Weight, "rows", Values::Reals(vec![10.0])),
+                vector(Purpose::Model, "weight", Values::Differences { trained, global, weight: 10.0 }),
+            ],
+            report: Report::default(),
+        }
+    }
+
+    const FINE: Encoding = Encoding { width: Width::Bits32, exponent: 20 };
+
+    fn written(outcome: &Outcome) -> (Written, Vec<u8>) {
+        let mut bytes = Vec::new();
+        let written = encode(&layout(FINE), outcome, |block| {
+            bytes.extend_from_slice(block);
+            Ok(())
+        });
+        (written.unwrap(), bytes)
+    }
+
+    #[test]
+    fn differences_are_weighted_and_encoded_in_the_layouts_order() {
+        let outcome = outcome(&[1.5, 1.0, 0.0]);
+        assert_eq!(check(&layout(FINE), &outcome), Ok(8 + 12));
+        let (written, bytes) = written(&outcome);
+        assert!(matches!(written, Written::All));
+        let mut sums = Integers::zeros(Width::Bits32, 3);
+        assert!(sums.add(Width::Bits32, &bytes[8..]));
+        let values: Vec<f64> = sums.sums().map(|sum| FINE.decode(sum)).collect();
+        assert_eq!(values, [5.0, 0.0, -10.0]);
+    }
+
+    #[test]
+    fn anything_else_than_what_was_asked_for_is_withheld() {
+        let good = outcome(&[1.0, 2.0, 3.0]);
+        let changed = |change: &dyn Fn(&mut Outcome)| {
+            let mut outcome = good.clone();
+            change(&mut outcome);
+            check(&layout(FINE), &outcome).is_err()
+        };
+        assert!(changed(&|it| it.vectors.truncate(1)));
+        assert!(changed(&|it| it.vectors.push(it.vectors[0].clone())));
+        assert!(changed(&|it| it.vectors.swap(0, 1)));
+        assert!(changed(&|it| it.vectors[1].name = "bias".into()));
+        assert!(changed(&|it| it.vectors[1].shape = vec![3, 1]));
+        assert!(changed(&|it| it.vectors[1].purpose = Purpose::Statistic));
+        assert!(changed(&|it| it.vectors[0].values = Values::Reals(vec![1.0, 2.0])));
+        let other_type =
+            Values::Differences { trained: Scalars::F32(vec![0.0; 3]), global: Scalars::F64(vec![0.0; 3]), weight: 1.0 };
+        assert!(changed(&|it| it.vectors[1].values = other_type.clone()));
+        assert!(changed(&|it| it.report.loss = Some(f64::NAN)));
+        assert!(changed(&|it| it.report.remarks = vec!["line\nline".into()]));
+        assert!(changed(&|it| it.report.remarks = vec!["x".repeat(600)]));
+    }
+
+    #[test]
+    fn not_a_number_does_not_leave() {
+        assert!(matches!(written(&outcome(&[1.0, f32::NAN, 1.0])).0, Written::NotFinite));
+    }
+
+    proptest! {
+        #[test]
+        fn the_exponents_that_are_named_fit(values in proptest::collection::vec(-1e9_f32..1e9, 3)) {
+            let outcome = outcome(&values);
+            if let Written::OutOfRange(exponents) = written(&outcome).0 {
+                prop_assert_eq!(exponents[0], 0);
+                let encoding = Encoding { exponent: exponents[1], ..FINE };
+                let again = encode(&layout(encoding), &outcome, |_| Ok(())).unwrap();
+                prop_assert!(matches!(again, Written::All));
+            }
+        }
+    }
+}

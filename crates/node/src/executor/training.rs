@@ -1,0 +1,243 @@
+//! Training and validation of native models.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use component::folder::write_atomically;
+use learning::{
+    Assignment, Checkpoint, Standardisation, Stream, Table, TrainingError, ValidationSums, Watcher, check_layout, train,
+    training_layout, validate, validation_layout,
+};
+use protocol::{
+    Measured, Progress, Purpose, Refusal, RefusalCode, Report, Tensors, Timestamp, TrainingPlan, ValidatedOn, VectorSpec,
+};
+
+use super::tables::Ready;
+use super::{Job, Tables, WorkError};
+use crate::disclosure::{Computed, Outcome, Values};
+use crate::handle::NodeHandle;
+use crate::spool::read_if_there;
+use crate::store::Dataset;
+
+/// The least time between two checkpoints, and between two reports of progress.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+
+fn plan_invalid(error: impl std::fmt::Display) -> WorkError {
+    WorkError::refused(RefusalCode::PlanInvalid, error.to_string())
+}
+
+/// Global parameters, and how features are standardised.
+fn read_model(plan: &TrainingPlan, model: Option<Vec<u8>>) -> Result<(Tensors, Option<Standardisation>), WorkError> {
+    let bytes = model.ok_or_else(|| plan_invalid("the task has no model"))?;
+    let tensors = Tensors::from_bytes(&bytes).map_err(plan_invalid)?;
+    drop(bytes);
+    let (parameters, standardisation) = Standardisation::detach(tensors).map_err(plan_invalid)?;
+    if plan.standardise() != standardisation.is_some() {
+        return Err(plan_invalid("the model has a standardisation if and only if the plan asks for one"));
+    }
+    Ok((parameters, standardisation))
+}
+
+/// Looks on for the executor: cancels, reports, writes checkpoints.
+struct TrainingWatcher<'a> {
+    node: &'a NodeHandle,
+    cancel: Arc<AtomicBool>,
+    progress: &'a mut (dyn FnMut(Progress) + Send),
+    path: PathBuf,
+    checkpointed: Timestamp,
+    reported: Timestamp,
+}
+
+impl Watcher for TrainingWatcher<'_> {
+    fn is_cancelled(&mut self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        let now = self.node.now();
+        if now.since(self.reported) >= PROGRESS_PAUSE {
+            self.reported = now;
+            (self.progress)(progress);
+        }
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        let now = self.node.now();
+        if now.since(self.checkpointed) < CHECKPOINT_PAUSE {
+            return;
+        }
+        self.checkpointed = now;
+        if let Err(error) = self.write(&checkpoint) {
+            tracing::warn!(%error, "a checkpoint was not written; a restart would begin after the one before");
+        }
+    }
+}
+
+impl TrainingWatcher<'_> {
+    fn write(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let bytes = checkpoint.to_tensors().to_bytes();
+        if !self.node.has_room_for(bytes.len() as u64)? {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        write_atomically(&self.path, &bytes)
+    }
+}
+
+impl Job<'_> {
+    pub(super) fn train(
+        &mut self,
+        plan: &TrainingPlan,
+        training_round: u32,
+        dataset: &Dataset,
+        tables: &Tables,
+        model: Option<Vec<u8>>,
+    ) -> Result<Outcome, WorkError> {
+        let (global, standardisation) = read_model(plan, model)?;
+        let ready = self.ready(plan, dataset, tables, standardisation)?;
+        let layout = training_layout(plan, ready.names.len(), None).map_err(plan_invalid)?;
+        check_layout(&self.permit.task().layout, &layout).map_err(plan_invalid)?;
+        let mut report = new_report(&ready);
+        let validates = plan.holds_out_rows();
+        let on_global = (validates && plan.validation().on_global)
+            .then(|| self.measure(plan, &global, &ready.test, ValidatedOn::Global, &mut report))
+            .flatten();
+        let trained = self.fit(plan, training_round, &ready.train, &global)?;
+        let on_local = (validates && plan.validation().on_local)
+            .then(|| self.measure(plan, &trained.parameters, &ready.test, ValidatedOn::Local, &mut report))
+            .flatten();
+        report.loss = trained.loss;
+        let n_rows = ready.train.len() as f64;
+        let mut trained_tensors = trained.parameters.into_tensors();
+        let mut global_tensors = global.into_tensors();
+        let mut vectors = Vec::with_capacity(layout.len());
+        let mut sums = [on_global, on_local]
+            .map(|sums| sums.unwrap_or_else(|| ValidationSums::new(plan.model().outcome())).vectors().into_iter());
+        for spec in layout {
+            let values = match spec.purpose {
+                Purpose::Weight => Values::Reals(vec![n_rows]),
+                Purpose::Loss => Values::Reals(vec![trained.loss.unwrap_or(0.0) * n_rows]),
+                Purpose::Model => {
+                    let take = |tensors: &mut Vec<protocol::Tensor>| {
+                        let at = tensors.iter().position(|tensor| tensor.name() == spec.name);
+                        let tensor =
+                            at.map(|at| tensors.swap_remove(at)).ok_or_else(|| plan_invalid("a parameter is missing"));
+                        tensor.map(protocol::Tensor::into_scalars)
+                    };
+                    Values::Differences {
+                        trained: take(&mut trained_tensors)?,
+                        global: take(&mut global_tensors)?,
+                        weight: n_rows,
+                    }
+                }
+                Purpose::ValidationGlobal => Values::Reals(sums[0].next().unwrap_or_default()),
+                Purpose::ValidationLocal => Values::Reals(sums[1].next().unwrap_or_default()),
+                Purpose::Statistic => return Err(plan_invalid("a training has no statistic")),
+            };
+            vectors.push(computed(spec, values));
+        }
+        Ok(Outcome { vectors, report })
+    }
+
+    pub(super) fn validate(
+        &mut self,
+        plan: &TrainingPlan,
+        dataset: &Dataset,
+        tables: &Tables,
+        model: Option<Vec<u8>>,
+    ) -> Result<Outcome, WorkError> {
+        let (global, standardisation) = read_model(plan, model)?;
+        let ready = self.ready(plan, dataset, tables, standardisation)?;
+        let layout = validation_layout(plan);
+        check_layout(&self.permit.task().layout, &layout).map_err(plan_invalid)?;
+        let mut report = new_report(&ready);
+        let sums = self.measure(plan, &global, &ready.test, ValidatedOn::Global, &mut report);
+        let sums = sums.unwrap_or_else(|| ValidationSums::new(plan.model().outcome())).vectors();
+        let vectors = layout.into_iter().zip(sums).map(|(spec, values)| computed(spec, Values::Reals(values))).collect();
+        Ok(Outcome { vectors, report })
+    }
+
+    /// Trains, from the last checkpoint of this task if there is one.
+    fn fit(
+        &mut self,
+        plan: &TrainingPlan,
+        training_round: u32,
+        rows: &Table,
+        global: &Tensors,
+    ) -> Result<learning::Trained, WorkError> {
+        let stream = Stream::training(plan.arguments().seed, self.node.id(), training_round);
+        let assignment = Assignment { plan, table: rows, start: global, optimizer: None, stream };
+        let path = self.checkpoint_path();
+        let checkpoint = read_if_there(&path)
+            .map_err(WorkError::Hindered)?
+            .and_then(|bytes| Checkpoint::from_tensors(Tensors::from_bytes(&bytes).ok()?).ok());
+        let begun = self.now();
+        let mut watcher = TrainingWatcher {
+            node: self.node,
+            cancel: self.observer.cancel.clone(),
+            progress: self.observer.progress.as_mut(),
+            path,
+            checkpointed: begun,
+            reported: begun,
+        };
+        let mut result = train(assignment, checkpoint.as_ref(), &mut watcher);
+        if checkpoint.is_some() && matches!(result, Err(TrainingError::Checkpoint | TrainingError::Optimizer(_))) {
+            tracing::warn!("a checkpoint does not fit its training, which begins anew");
+            result = train(assignment, None, &mut watcher);
+        }
+        result.map_err(|error| match error {
+            TrainingError::Cancelled => WorkError::Cancelled,
+            error => WorkError::Refused(Refusal::from(&error)),
+        })
+    }
+
+    /// Measures parameters on held-out rows. What fails is a remark: a validation never fails the round.
+    fn measure(
+        &mut self,
+        plan: &TrainingPlan,
+        parameters: &Tensors,
+        rows: &Table,
+        on: ValidatedOn,
+        report: &mut Report,
+    ) -> Option<ValidationSums> {
+        let side = match on {
+            ValidatedOn::Global => "global",
+            ValidatedOn::Local => "local",
+        };
+        let validated = match validate(plan.model(), parameters, rows) {
+            Ok(validated) => validated,
+            Err(error) => {
+                self.remarks.push(format!("the validation of the {side} parameters failed: {error}"));
+                return None;
+            }
+        };
+        for (metric, value) in validated.metrics.defined() {
+            if value.is_finite() {
+                report.measured.push(Measured { on, metric, value });
+            } else {
+                self.remarks.push(format!("{} of the {side} parameters is no finite number", metric.name()));
+            }
+        }
+        for (metric, reason) in validated.metrics.undefined() {
+            self.remarks.push(format!("{} of the {side} parameters is not defined: {reason}", metric.name()));
+        }
+        Some(validated.sums)
+    }
+}
+
+fn new_report(ready: &Ready) -> Report {
+    Report {
+        train_rows: ready.train.len() as u64,
+        test_rows: ready.test.len() as u64,
+        dropped_rows: ready.dropped,
+        ..Report::default()
+    }
+}
+
+fn computed(spec: VectorSpec, values: Values) -> Computed {
+    Computed { purpose: spec.purpose, name: spec.name, shape: spec.shape, values }
+}

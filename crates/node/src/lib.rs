@@ -1,0 +1,24 @@
+//! The hospital daemon: asks researchers for work, decides, computes, gives.
+//!
+//! The way of a task: [`agent`] pulls it and hands it over, [`policy`] says whether it may run here, [`participant`] says what
+//! happens next, [`executor`] computes, [`disclosure`] says whether the result may leave. A node listens on no port: it dials
+//! out, and local commands reach it by the Unix socket of its folder ([`command`]).
+
+pub mod agent;
+mod answer;
+pub mod command;
+pub mod config;
+pub mod daemon;
+pub mod datasets;
+pub mod disclosure;
+pub mod enrolment;
+mod exchange;
+pub mod executor;
+pub mod handle;
+mod housekeeping;
+pub mod ledger;
+pub mod participant;
+pub mod policy;
+mod spool;
+pub mod store;
+pub mod workshop;

@@ -1,0 +1,164 @@
+//! The one gate in: whether a task may run here. It is asked before any data is opened, and writes the audit log.
+//!
+//! Only [`Policy::admit`] makes a [`Permit`], and the executor works only with one.
+
+use std::collections::BTreeSet;
+
+use protocol::{Plan, PlanKind, Refusal, RefusalCode, ResearcherId, Task, Work, layout_byte_len};
+use serde_json::json;
+
+use crate::config::NodeConfig;
+use crate::handle::NodeHandle;
+use crate::ledger::Reservation;
+use crate::store::{Dataset, Enrolment, StoreError};
+
+/// The mark that stands while the hospital has paused the node.
+pub(crate) const PAUSED: &str = "paused";
+
+/// The rules of one node.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    allowed_plan_kinds: BTreeSet<PlanKind>,
+    /// `None`: all that are enrolled.
+    allowed_researchers: Option<BTreeSet<ResearcherId>>,
+    minimum_samples: u64,
+    /// The most that one contribution or one model may take, in bytes.
+    largest_bytes: u64,
+}
+
+/// A task that may run, with the dataset it may read.
+#[derive(Debug)]
+pub struct Permit {
+    researcher: ResearcherId,
+    task: Task,
+    dataset: Dataset,
+    reservation: Reservation,
+}
+
+impl Permit {
+    pub fn researcher(&self) -> &ResearcherId {
+        &self.researcher
+    }
+
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Ends the permit; what it reserved is for the disclosure gate to commit or to release.
+    pub(crate) fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}
+
+fn refuse<T>(code: RefusalCode, sentence: &str) -> Result<T, Refusal> {
+    Err(Refusal::new(code, sentence))
+}
+
+/// Whether the work is one that the plan has.
+fn work_fits_plan(task: &Task) -> bool {
+    let Plan::Training(plan) = &task.plan else {
+        return matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
+    };
+    match task.work {
+        Work::Sums | Work::SquaredDifferences { .. } => plan.standardise(),
+        Work::Train { .. } | Work::Validate => task.model.is_some(),
+    }
+}
+
+impl Policy {
+    pub fn of(config: &NodeConfig) -> Self {
+        Self {
+            allowed_plan_kinds: config.allowed_plan_kinds.clone(),
+            allowed_researchers: config.allowed_researchers.clone(),
+            minimum_samples: config.minimum_samples,
+            largest_bytes: config.storage.quota_bytes,
+        }
+    }
+
+    /// Whether the node registers a dataset of so many rows.
+    pub fn has_enough_rows(&self, rows: u64) -> bool {
+        rows >= self.minimum_samples
+    }
+
+    /// Whether this researcher may ask anything at all.
+    pub fn allows(&self, enrolment: &Enrolment) -> bool {
+        let is_listed = self.allowed_researchers.as_ref().is_none_or(|allowed| allowed.contains(&enrolment.researcher));
+        enrolment.allowed && is_listed
+    }
+
+    /// Says whether the task may run here, and writes that down. A task of the journal is asked about again after a restart,
+    /// for the rules may be others now.
+    pub fn admit(&self, node: &NodeHandle, enrolment: &Enrolment, task: &Task, signature: &[u8]) -> Result<Permit, Refusal> {
+        let failed = |error: StoreError| {
+            tracing::error!(%error, "the database failed");
+            Refusal::new(RefusalCode::Unavailable, "the node cannot read its database")
+        };
+        let dataset = node.store().dataset(&task.dataset).map_err(failed)?;
+        let is_paused = node.store().has_mark(PAUSED).map_err(failed)?;
+        let is_signed = enrolment.task_key.verify(task, signature).is_ok();
+        let decision = if is_paused {
+            refuse(RefusalCode::PausedByHospital, "the hospital has paused this node")
+        } else {
+            self.decide(enrolment, is_signed, task, dataset)
+        };
+        let word = decision.as_ref().err().map_or_else(|| "admitted".to_owned(), |refusal| refusal.code.name());
+        let event = if decision.is_ok() { "task.admitted" } else { "task.refused" };
+        let facts = json!({
+            "researcher": enrolment.researcher, "requester": task.requester.user, "task": task.id,
+            "experiment": task.key.experiment, "round": task.key.round, "attempt": task.key.attempt,
+            "plan": task.plan.kind(), "work": work_name(&task.work), "dataset": task.dataset, "decision": word,
+        });
+        node.audit(event, facts)?;
+        let dataset = decision?;
+        let reservation = node.ledger().reserve(&enrolment.researcher, &task.id);
+        Ok(Permit { researcher: enrolment.researcher.clone(), task: task.clone(), dataset, reservation })
+    }
+
+    /// The rules, in the order of who asks, what is asked, of which data.
+    fn decide(
+        &self,
+        enrolment: &Enrolment,
+        is_signed: bool,
+        task: &Task,
+        dataset: Option<Dataset>,
+    ) -> Result<Dataset, Refusal> {
+        if !is_signed {
+            return refuse(RefusalCode::SignatureInvalid, "the task is not signed with the key of the enrolled researcher");
+        }
+        if !self.allows(enrolment) {
+            return refuse(RefusalCode::ResearcherNotAllowed, "the hospital does not allow this researcher to give work");
+        }
+        if !self.allowed_plan_kinds.contains(&task.plan.kind()) {
+            return refuse(RefusalCode::PlanKindNotAllowed, "the hospital does not allow plans of this kind");
+        }
+        if !work_fits_plan(task) {
+            return refuse(RefusalCode::PlanInvalid, "the work does not belong to the plan");
+        }
+        let model_bytes = task.model.map_or(0, |model| model.bytes);
+        if model_bytes > self.largest_bytes || layout_byte_len(&task.layout).is_none_or(|bytes| bytes > self.largest_bytes) {
+            return refuse(RefusalCode::TooLarge, "the model or the contribution exceeds what the hospital allows");
+        }
+        // A dataset that the researcher may not see is as unknown as one that does not exist.
+        let Some(dataset) = dataset.filter(|dataset| dataset.is_visible_to(&enrolment.researcher)) else {
+            return refuse(RefusalCode::DatasetUnknown, "the node has no such dataset");
+        };
+        if !self.has_enough_rows(dataset.scan.rows) {
+            return refuse(RefusalCode::TooFewSamples, "the dataset has fewer rows than the hospital allows computing on");
+        }
+        Ok(dataset)
+    }
+}
+
+/// The work's name in tables and logs.
+pub(crate) fn work_name(work: &Work) -> &'static str {
+    match work {
+        Work::Sums => "sums",
+        Work::SquaredDifferences { .. } => "squared_differences",
+        Work::Train { .. } => "train",
+        Work::Validate => "validate",
+    }
+}

@@ -1,0 +1,121 @@
+//! Contributions on disk, one file each, written by the disclosure gate only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use protocol::{Digest, ResearcherId, TaskId};
+
+/// A contribution up to this size lies in the journal as well, so that one commit makes both durable. The score histograms of
+/// a binary validation have 64 KiB.
+pub(crate) const INLINE_BYTES: u64 = 256 << 10;
+
+/// The folder of contributions on their way.
+#[derive(Debug, Clone)]
+pub(crate) struct Spool {
+    folder: PathBuf,
+}
+
+/// A contribution being written.
+pub(crate) struct SpoolWriter {
+    file: File,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    folder: PathBuf,
+}
+
+impl Spool {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the contribution to a task lies.
+    pub(crate) fn path(&self, researcher: &ResearcherId, task: &TaskId) -> PathBuf {
+        self.folder.join(format!("{researcher}.{task}"))
+    }
+
+    /// Begins a contribution; what an earlier try left is written over.
+    pub(crate) fn create(&self, researcher: &ResearcherId, task: &TaskId) -> io::Result<SpoolWriter> {
+        let path = self.path(researcher, task);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(SpoolWriter { file, path, hasher: blake3::Hasher::new(), bytes: 0, folder: self.folder.clone() })
+    }
+
+    /// Removes a contribution; one that is gone already is fine.
+    pub(crate) fn remove(&self, researcher: &ResearcherId, task: &TaskId) -> io::Result<()> {
+        match fs::remove_file(self.path(researcher, task)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the files that no task of `is_wanted` has: left by a crash between two steps.
+    pub(crate) fn sweep(&self, is_wanted: impl Fn(&Path) -> bool) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.is_file() && !is_wanted(&path) {
+                fs::remove_file(&path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl SpoolWriter {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the contribution. It is on the disk when this returns, unless its content goes into the journal too.
+    pub(crate) fn finish(self, is_inline: bool) -> io::Result<(PathBuf, Digest, u64)> {
+        if !is_inline {
+            self.file.sync_data()?;
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok((self.path, self.hasher.finalize().into(), self.bytes))
+    }
+}
+
+/// The digest of a file's content.
+pub(crate) fn digest_of(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().into())
+}
+
+/// The bytes of all files below a folder.
+pub(crate) fn bytes_below(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        bytes += if metadata.is_dir() { bytes_below(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}
+
+/// Reads a small file whole; `None` if it is not there.
+pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut bytes).map(|_| Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

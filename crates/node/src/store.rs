@@ -1,0 +1,189 @@
+//! What a node remembers: enrolments, datasets, the journal of tasks, the state of experiments. SQL does not leave this module.
+//!
+//! Verbs that promise something to the other side commit durably before they return; verbs whose loss a restart repairs
+//! (a settlement is said again) do not wait for the disk.
+
+mod datasets;
+mod enrolments;
+mod journal;
+mod state;
+
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use component::database::{self, CommitWatch, DatabaseError};
+use protocol::Timestamp;
+use rusqlite::types::{FromSql, Type};
+use rusqlite::{Connection, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+pub use datasets::Dataset;
+pub use enrolments::Enrolment;
+pub use journal::{NewTask, TaskRecord};
+
+/// Takes schema i to i + 1. `format` is the version of the JSON documents in a row.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE enrolment (
+    researcher TEXT PRIMARY KEY, address TEXT NOT NULL, authority TEXT NOT NULL, certificate TEXT NOT NULL,
+    task_key BLOB NOT NULL, allowed INTEGER NOT NULL, enrolled INTEGER NOT NULL
+) STRICT;
+CREATE TABLE dataset (
+    id TEXT PRIMARY KEY, format INTEGER NOT NULL DEFAULT 1, description TEXT NOT NULL, visible_to TEXT NOT NULL,
+    scan TEXT NOT NULL, registered INTEGER NOT NULL
+) STRICT;
+CREATE TABLE task (
+    researcher TEXT NOT NULL, id TEXT NOT NULL, format INTEGER NOT NULL DEFAULT 1, experiment TEXT NOT NULL,
+    document TEXT NOT NULL, signature BLOB NOT NULL, state TEXT NOT NULL, is_open INTEGER NOT NULL, content BLOB,
+    accepted INTEGER NOT NULL, updated INTEGER NOT NULL, PRIMARY KEY (researcher, id)
+) STRICT;
+CREATE INDEX task_open ON task (researcher, accepted) WHERE is_open = 1;
+CREATE INDEX task_by_experiment ON task (researcher, experiment);
+CREATE TABLE experiment_state (
+    researcher TEXT NOT NULL, experiment TEXT NOT NULL, name TEXT NOT NULL, format INTEGER NOT NULL DEFAULT 1,
+    content BLOB NOT NULL, updated INTEGER NOT NULL, PRIMARY KEY (researcher, experiment, name)
+) STRICT;
+CREATE TABLE mark (name TEXT PRIMARY KEY, set_at INTEGER NOT NULL) STRICT;
+"];
+
+/// The node's database cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Open(#[from] DatabaseError),
+    #[error("the node's database failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("a row of the node's database cannot be written: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The commit survives the loss of power.
+    Durable,
+    /// The commit survives the end of the process; the next durable one takes it to the disk.
+    Lazy,
+}
+
+/// A node's database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Mutex<Connection>,
+    /// What durable commits get; less in a simulation, where processes die and machines do not.
+    durable: Durability,
+    watch: OnceLock<CommitWatch>,
+}
+
+impl Store {
+    /// Opens the file and brings it to the newest schema.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::wrap(database::open(path, MIGRATIONS)?, Durability::Durable)
+    }
+
+    /// Opens the file without ever waiting for the disk, for a simulation.
+    pub fn open_for_simulation(path: &Path) -> Result<Self, StoreError> {
+        Self::wrap(database::open(path, MIGRATIONS)?, Durability::Lazy)
+    }
+
+    /// A store that is gone when dropped, for tests.
+    pub fn open_in_memory() -> Result<Self, StoreError> {
+        Self::wrap(database::open_in_memory(MIGRATIONS)?, Durability::Lazy)
+    }
+
+    fn wrap(connection: Connection, durable: Durability) -> Result<Self, StoreError> {
+        // A node's tables are small; SQLite's own default would keep 2 MB of pages.
+        connection.pragma_update(None, "cache_size", -256)?;
+        connection.set_prepared_statement_cache_capacity(16);
+        Ok(Self { connection: Mutex::new(connection), durable, watch: OnceLock::new() })
+    }
+
+    /// Lets a simulation have its hand on each commit from here on.
+    pub fn watch_commits(&self, watch: CommitWatch) {
+        let _ = self.watch.set(watch);
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs one transaction.
+    fn write<T>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let synchronous = match (durability, self.durable) {
+            (Durability::Durable, Durability::Durable) => "FULL",
+            // With a write-ahead log: no wait at commits, and never a damaged file.
+            _ => "NORMAL",
+        };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        let transaction = connection.transaction()?;
+        let result = work(&transaction)?;
+        let watch = self.watch.get();
+        watch.map_or(Ok(()), CommitWatch::before)?;
+        transaction.commit()?;
+        watch.inspect(|watch| watch.after());
+        Ok(result)
+    }
+
+    /// Whether a mark stands, such as `paused`.
+    pub fn has_mark(&self, name: &str) -> Result<bool, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT 1 FROM mark WHERE name = ?1")?;
+            Ok(statement.exists([name])?)
+        })
+    }
+
+    /// Sets a mark; false if it stood already.
+    pub fn set_mark(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(Durability::Durable, |connection| {
+            let rows = connection.execute("INSERT OR IGNORE INTO mark VALUES (?1, ?2)", (name, integer(now.as_millis())))?;
+            Ok(rows == 1)
+        })
+    }
+
+    /// Takes a mark away; false if there was none.
+    pub fn clear_mark(&self, name: &str) -> Result<bool, StoreError> {
+        self.write(
+            Durability::Durable,
+            |connection| Ok(connection.execute("DELETE FROM mark WHERE name = ?1", [name])? == 1),
+        )
+    }
+}
+
+/// SQLite's integers are signed; times and counts lie far below its limit.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
+}
+
+fn timestamp(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
+    unsigned(row, column).map(Timestamp::from_millis)
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
+    Ok(serde_json::to_string(value)?)
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(column)?;
+    let text = row.get_ref(index)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, error.into()))
+}
+
+/// A column with a parser.
+fn converted<Raw: FromSql, T, E: std::error::Error + Send + Sync + 'static>(
+    row: &Row<'_>,
+    column: &str,
+    parse: impl FnOnce(Raw) -> Result<T, E>,
+) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(column)?;
+    parse(row.get(index)?).map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
+}

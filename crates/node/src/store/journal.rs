@@ -1,0 +1,140 @@
+//! The journal of tasks: what was accepted, where it stands, and what it gave.
+
+use protocol::{ResearcherId, Task, TaskId, Timestamp};
+use rusqlite::{OptionalExtension, Row};
+
+use super::{Durability, Store, StoreError, converted, from_json, integer, timestamp, to_json};
+use crate::participant::{Participant, State};
+
+/// A task as it came in.
+#[derive(Debug, Clone)]
+pub struct NewTask<'a> {
+    pub researcher: &'a ResearcherId,
+    pub task: &'a Task,
+    pub signature: &'a [u8],
+}
+
+/// A task of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    pub researcher: ResearcherId,
+    pub task: Task,
+    pub signature: Vec<u8>,
+    pub state: State,
+    pub accepted: Timestamp,
+    pub updated: Timestamp,
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    Ok(TaskRecord {
+        researcher: converted(row, "researcher", |id: String| id.parse())?,
+        task: from_json(row, "document")?,
+        signature: row.get("signature")?,
+        state: from_json(row, "state")?,
+        accepted: timestamp(row, "accepted")?,
+        updated: timestamp(row, "updated")?,
+    })
+}
+
+/// The state as it is stored: running work is accepted work.
+fn stored(state: &State) -> Result<(String, bool), StoreError> {
+    let state = if *state == State::Running { &State::Accepted } else { state };
+    Ok((to_json(state)?, *state != State::Settled))
+}
+
+impl Store {
+    /// Writes a task that is not in the journal yet.
+    pub fn add_task(&self, new: &NewTask<'_>, participant: &Participant) -> Result<(), StoreError> {
+        let (state, is_open) = stored(participant.state())?;
+        let updated = integer(participant.updated().as_millis());
+        self.write(Durability::Durable, |connection| {
+            let mut statement = connection.prepare_cached(
+                "INSERT INTO task (researcher, id, experiment, document, signature, state, is_open, accepted, updated)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+            )?;
+            let task = new.task;
+            let experiment = task.key.experiment.as_str();
+            let researcher = new.researcher.as_str();
+            statement.execute((
+                researcher,
+                task.id.as_str(),
+                experiment,
+                to_json(task)?,
+                new.signature,
+                state,
+                is_open,
+                updated,
+            ))?;
+            Ok(())
+        })
+    }
+
+    /// Writes where a task stands. `content` is a contribution small enough to lie in the journal itself; what lay there
+    /// before stays until the task is settled or refused.
+    pub fn update_task(
+        &self,
+        researcher: &ResearcherId,
+        participant: &Participant,
+        content: Option<&[u8]>,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let (state, is_open) = stored(participant.state())?;
+        let keeps_content = matches!(participant.state(), State::Computed(_) | State::Delivered(_));
+        let updated = integer(participant.updated().as_millis());
+        self.write(durability, |connection| {
+            let mut statement = connection.prepare_cached(
+                "UPDATE task SET state = ?3, is_open = ?4, updated = ?5,
+                     content = CASE WHEN ?6 THEN coalesce(?7, content) END
+                 WHERE researcher = ?1 AND id = ?2",
+            )?;
+            let id = participant.task().as_str();
+            statement.execute((researcher.as_str(), id, state, is_open, updated, keeps_content, content))?;
+            Ok(())
+        })
+    }
+
+    /// Finds one task.
+    pub fn task(&self, researcher: &ResearcherId, task: &TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM task WHERE researcher = ?1 AND id = ?2")?;
+            Ok(statement.query_row((researcher.as_str(), task.as_str()), record).optional()?)
+        })
+    }
+
+    /// The tasks of a researcher that are not settled, in the order in which they were accepted.
+    pub fn open_tasks(&self, researcher: &ResearcherId) -> Result<Vec<TaskRecord>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT * FROM task WHERE researcher = ?1 AND is_open = 1 ORDER BY accepted, rowid";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([researcher.as_str()], record)?.collect::<Result<_, _>>()?;
+            Ok(rows)
+        })
+    }
+
+    /// All tasks, newest last; settled ones too if asked for.
+    pub fn tasks(&self, with_settled: bool) -> Result<Vec<TaskRecord>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT * FROM task WHERE ?1 OR is_open = 1 ORDER BY accepted, rowid";
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([with_settled], record)?.collect::<Result<_, _>>()?;
+            Ok(rows)
+        })
+    }
+
+    /// The contribution that lies in the journal itself, if one does.
+    pub fn task_content(&self, researcher: &ResearcherId, task: &TaskId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT content FROM task WHERE researcher = ?1 AND id = ?2")?;
+            let content = statement.query_row((researcher.as_str(), task.as_str()), |row| row.get(0)).optional()?;
+            Ok(content.flatten())
+        })
+    }
+
+    /// Forgets settled tasks that were last touched before `before`.
+    pub fn forget_settled_tasks(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.write(Durability::Lazy, |connection| {
+            let sql = "DELETE FROM task WHERE is_open = 0 AND updated < ?1";
+            Ok(connection.execute(sql, [integer(before.as_millis())])?)
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Where work is done: whose turn it is, on which thread, with which tables in memory. All agents of a node share one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Refusal, RefusalCode, Work};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::executor::Tables;
+
+/// On which threads work runs that does not wait for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocking {
+    /// On threads of their own: searches and cancellations are answered meanwhile.
+    Threads,
+    /// Where it is asked for: a simulation is the same in each run.
+    Inline,
+    /// As `Inline`, after so long on the runtime's clock: in a simulation, work takes time too.
+    InlineAfter(Duration),
+}
+
+impl Blocking {
+    /// Runs the work to its end. A panic in it is an error of that work only.
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        match self {
+            Self::Inline => Ok(work()),
+            Self::InlineAfter(lasts) => {
+                tokio::time::sleep(lasts).await;
+                Ok(work())
+            }
+            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|error| {
+                tracing::error!(%error, "the work ended unexpectedly");
+                Refusal::new(RefusalCode::Internal, "the work ended unexpectedly; the node's log says more")
+            }),
+        }
+    }
+}
+
+/// The machine's time and memory for work.
+#[derive(Debug)]
+pub struct Workshop {
+    blocking: Blocking,
+    /// Trainings queue here, in the order in which they came; by default one runs at a time.
+    trainings: Arc<Semaphore>,
+    /// Statistics do not wait for trainings.
+    statistics: Arc<Semaphore>,
+    tables: Tables,
+}
+
+/// The right to work now. Dropped when the work ends.
+#[derive(Debug)]
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
+impl Workshop {
+    /// Opens a workshop in which so many trainings run at once.
+    pub fn new(blocking: Blocking, trainings: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { blocking, trainings: semaphore(trainings.max(1)), statistics: semaphore(1), tables: Tables::default() }
+    }
+
+    pub fn blocking(&self) -> Blocking {
+        self.blocking
+    }
+
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Waits until this kind of work may begin.
+    pub async fn turn(&self, work: &Work) -> Turn {
+        let lane = match work {
+            Work::Train { .. } | Work::Validate => &self.trainings,
+            Work::Sums | Work::SquaredDifferences { .. } => &self.statistics,
+        };
+        // A lane is never closed.
+        Turn(lane.clone().acquire_owned().await.ok())
+    }
+}

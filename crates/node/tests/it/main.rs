@@ -1,0 +1,12 @@
+//! A node against a researcher that the test plays: real files, real store, a link in memory, a clock that the test moves.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+
+mod commands;
+mod crashes;
+mod datasets;
+mod federation;
+mod gates;
+mod rounds;
+mod storage;
+mod world;
