@@ -1,0 +1,179 @@
+//! Which nodes take part with which dataset, from what they answered to the search.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{
+    DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, Tags, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// The nodes that are being found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selecting {
+    pub since: Timestamp,
+    /// Nodes that were asked and have not answered.
+    pub asked: BTreeMap<NodeId, String>,
+    pub found: BTreeMap<NodeId, Offer>,
+}
+
+/// What a node answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    pub name: String,
+    pub datasets: Vec<DatasetFace>,
+}
+
+/// A node that takes part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Participant {
+    pub name: String,
+    pub dataset: DatasetId,
+    /// Rows as the hospital shows them.
+    pub rows: RowCount,
+    pub away_since: Option<Timestamp>,
+    /// Why it is left out of the rest of the experiment.
+    pub dropped: Option<String>,
+}
+
+/// What the answers amount to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Choice {
+    /// Somebody may still come or answer.
+    Wait,
+    Chosen {
+        spec: Box<ExperimentSpec>,
+        participants: BTreeMap<NodeId, Participant>,
+    },
+    /// It cannot be.
+    Refused(String),
+}
+
+/// What is searched for.
+pub(super) fn tags(spec: &ExperimentSpec) -> Option<Tags> {
+    match spec.selection() {
+        Selection::Tags(tags) => Some(tags.clone()),
+        Selection::Datasets(_) => None,
+    }
+}
+
+impl Selecting {
+    pub(super) fn new(since: Timestamp) -> Self {
+        Self { since, asked: BTreeMap::new(), found: BTreeMap::new() }
+    }
+
+    /// Chooses once everybody who is expected has answered, or when time is up.
+    pub(super) fn choose(&self, spec: &ExperimentSpec, is_time_up: bool) -> Choice {
+        let mut chosen = BTreeMap::new();
+        for (node, offer) in &self.found {
+            match matching(spec, node, &offer.datasets).as_slice() {
+                [] => {}
+                [face] => {
+                    chosen.insert(node.clone(), (offer, *face));
+                }
+                several => {
+                    let names: Vec<String> = several.iter().map(|face| format!("{} ({})", face.name, face.id)).collect();
+                    return Choice::Refused(format!(
+                        "{} has {} datasets that match: {}; add a tag that only one has, or name the dataset",
+                        offer.name,
+                        several.len(),
+                        names.join(", ")
+                    ));
+                }
+            }
+        }
+        let min_nodes = spec.patience().min_nodes as usize;
+        let missing = missing(spec, &self.found);
+        if !is_time_up && (!self.asked.is_empty() || !missing.is_empty() || chosen.len() < min_nodes) {
+            return Choice::Wait;
+        }
+        if chosen.len() < min_nodes {
+            return Choice::Refused(self.too_few(spec, chosen.len(), &missing));
+        }
+        let faces: Vec<(&str, &DatasetFace)> = chosen.values().map(|(offer, face)| (offer.name.as_str(), *face)).collect();
+        match resolve(spec.clone(), &faces) {
+            Err(reason) => Choice::Refused(reason),
+            Ok(spec) => Choice::Chosen {
+                spec: Box::new(spec),
+                participants: chosen.into_iter().map(|(node, (offer, face))| (node, participant(offer, face))).collect(),
+            },
+        }
+    }
+
+    fn too_few(&self, spec: &ExperimentSpec, chosen: usize, missing: &BTreeSet<String>) -> String {
+        let wanted = match spec.selection() {
+            Selection::Tags(tags) => format!("a dataset with the tags {tags}"),
+            Selection::Datasets(_) => "the dataset that was named for it".to_owned(),
+        };
+        let answered: Vec<&str> = self.found.values().map(|offer| offer.name.as_str()).collect();
+        let sentence = match (answered.is_empty(), chosen) {
+            (true, _) => "no node that may take part is connected".to_owned(),
+            (false, 0) => format!("no node has {wanted}; connected: {}", answered.join(", ")),
+            (false, _) => format!("only {chosen} of the connected nodes ({}) have {wanted}", answered.join(", ")),
+        };
+        let min_nodes = Some(spec.patience().min_nodes).filter(|min_nodes| *min_nodes > 1);
+        let min_nodes = min_nodes.map(|min_nodes| format!("`min_nodes` is {min_nodes}"));
+        let silent = self.asked.values().map(|name| format!("{name} did not answer"));
+        let absent = missing.iter().map(|node| format!("{node} is not connected"));
+        [sentence].into_iter().chain(min_nodes).chain(silent).chain(absent).collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn participant(offer: &Offer, face: &DatasetFace) -> Participant {
+    Participant { name: offer.name.clone(), dataset: face.id.clone(), rows: face.rows, away_since: None, dropped: None }
+}
+
+fn matching<'faces>(spec: &ExperimentSpec, node: &NodeId, faces: &'faces [DatasetFace]) -> Vec<&'faces DatasetFace> {
+    let matches = |face: &&DatasetFace| match spec.selection() {
+        Selection::Tags(tags) => face.tags.answer(tags),
+        Selection::Datasets(datasets) => datasets.get(node) == Some(&face.id),
+    };
+    faces.iter().filter(matches).collect()
+}
+
+/// The nodes that the experiment names, by id or name, and that have not answered.
+fn missing(spec: &ExperimentSpec, found: &BTreeMap<NodeId, Offer>) -> BTreeSet<String> {
+    let raw = RawExperimentSpec::from(spec.clone());
+    let mut named = raw.nodes.unwrap_or_default();
+    if let Selection::Datasets(datasets) = raw.selection {
+        let listed = |node: &NodeId| named.is_empty() || named.contains(node.as_str());
+        let nodes: BTreeSet<String> = datasets.into_keys().filter(listed).map(String::from).collect();
+        named = if nodes.is_empty() { named } else { nodes };
+    }
+    named.retain(|name| !found.iter().any(|(node, offer)| node.as_str() == name || offer.name == *name));
+    named
+}
+
+/// Spells out the features of a training plan that names none: every numeric column but target and split, the same everywhere.
+fn resolve(spec: ExperimentSpec, faces: &[(&str, &DatasetFace)]) -> Result<ExperimentSpec, String> {
+    let Plan::Training(plan) = spec.plan() else { return Ok(spec) };
+    if !plan.features().is_empty() {
+        return Ok(spec);
+    }
+    let features_of = |face: &DatasetFace| -> Vec<String> {
+        let numeric = face.columns.iter().filter(|column| column.kind.is_numeric()).map(|column| column.name.as_str());
+        numeric.filter(|name| *name != plan.target() && Some(*name) != plan.split_column()).map(str::to_owned).collect()
+    };
+    let Some((first, face)) = faces.first() else { return Ok(spec) };
+    let features = features_of(face);
+    for (other, face) in &faces[1..] {
+        let found = features_of(face);
+        if found != features {
+            let place = features.iter().zip(&found).take_while(|(a, b)| a == b).count();
+            let at = |list: &[String]| list.get(place).map_or("no further column".to_owned(), |name| format!("{name:?}"));
+            return Err(format!(
+                "the numeric columns differ, so `features` must be given: column {} is {} at {first} and {} at {other}",
+                place + 1,
+                at(&features),
+                at(&found),
+            ));
+        }
+    }
+    if features.is_empty() {
+        return Err(format!("the dataset at {first} has no numeric column but the target; give `features`"));
+    }
+    let plan = plan.clone().with_features(features).map_err(|error| error.to_string())?;
+    Ok(spec.with_plan(Plan::Training(plan)))
+}

@@ -1,0 +1,472 @@
+//! The steps of an experiment: what each event changes.
+
+use std::collections::BTreeMap;
+
+use protocol::{BlobRef, DatasetFace, NodeId, OnFailure, Plan, Refusal, RefusalCode, TaskId, Timestamp, Work};
+use rand::Rng;
+
+use super::round::{Round, Seat, SeatState, Tally};
+use super::selection::{Choice, Offer, Selecting};
+use super::{Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, SELECTION_WAIT, Stage, scale, selection};
+use crate::computation::{self, Step};
+
+/// Lets go of a round: what nodes still do is cancelled, what they gave is settled.
+pub(super) fn release(round: &Round, sentence: &str, actions: &mut Vec<Action>) {
+    for (node, seat) in &round.seats {
+        let (node, task) = (node.clone(), seat.task.clone());
+        match seat.state {
+            SeatState::Open => {
+                actions.push(Action::Cancel { node, task, refusal: Refusal::new(RefusalCode::Cancelled, sentence) });
+            }
+            SeatState::Contributed { .. } => actions.push(Action::Settle { node, task }),
+            // These have been settled when they were said.
+            SeatState::OutOfRange { .. } | SeatState::Refused { .. } | SeatState::Late | SeatState::Dropped { .. } => {}
+        }
+    }
+}
+
+/// How the reason begins when a person at the hospital stopped the work.
+pub(super) const STOPPED_BY_HOSPITAL: &str = "stopped by the hospital";
+
+/// What comes after a closed round.
+enum Next {
+    Exchange(Work),
+    Initialise,
+    Nothing,
+}
+
+impl Experiment {
+    // Selection.
+
+    pub(super) fn search(&mut self, connected: BTreeMap<NodeId, String>, actions: &mut Vec<Action>) {
+        for (node, name) in connected {
+            self.connected(node, name, actions);
+        }
+    }
+
+    pub(super) fn found(&mut self, node: &NodeId, datasets: Vec<DatasetFace>) {
+        if let Stage::Selecting(selecting) = &mut self.stage
+            && let Some(name) = selecting.asked.remove(node)
+        {
+            selecting.found.insert(node.clone(), Offer { name, datasets });
+        }
+    }
+
+    pub(super) fn restart(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for participant in self.participants.values_mut() {
+            participant.away_since = Some(now);
+        }
+        self.stalled = None;
+        let patience = self.spec.patience();
+        match &mut self.stage {
+            Stage::Selecting(selecting) => *selecting = Selecting::new(now),
+            // The time the daemon was off does not count: nodes get a chance to come back.
+            Stage::Collecting(round) => {
+                let earliest = now.saturating_add(patience.node_timeout());
+                round.deadline = round.deadline.map(|deadline| deadline.max(earliest));
+            }
+            Stage::Initialising => actions.push(Action::Initialise),
+            Stage::Folding(_) => actions.push(Action::Fold),
+            Stage::Finished { .. } | Stage::Failed { .. } | Stage::Cancelled { .. } => {}
+        }
+    }
+
+    pub(super) fn resume(&mut self, connected: BTreeMap<NodeId, String>, now: Timestamp, actions: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Failed { .. } | Stage::Cancelled { .. }) {
+            self.stage = Stage::Selecting(Selecting::new(now));
+            self.repetitions = 0;
+            self.search(connected, actions);
+        }
+    }
+
+    // Nodes that come and go.
+
+    pub(super) fn connected(&mut self, node: NodeId, name: String, actions: &mut Vec<Action>) {
+        if let Some(participant) = self.participants.get_mut(&node) {
+            participant.away_since = None;
+        }
+        if let Stage::Selecting(selecting) = &mut self.stage {
+            if self.spec.includes(&node, &name) && !selecting.found.contains_key(&node) {
+                selecting.asked.insert(node.clone(), name);
+                actions.push(Action::Search { node, tags: selection::tags(&self.spec) });
+            }
+            return;
+        }
+        let is_open =
+            self.round().and_then(|round| round.seats.get(&node)).is_some_and(|seat| seat.state == SeatState::Open);
+        // The task may have got lost with the connection; a node that has it does it once.
+        if is_open && let Some(task) = self.task(&node) {
+            actions.push(Action::Ask { node, task: Box::new(task) });
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, node: &NodeId, now: Timestamp) {
+        if let Some(participant) = self.participants.get_mut(node) {
+            participant.away_since.get_or_insert(now);
+        }
+        if let Stage::Selecting(selecting) = &mut self.stage {
+            selecting.asked.remove(node);
+            selecting.found.remove(node);
+        }
+    }
+
+    /// Leaves a node out of the rest of the experiment. What it has contributed to the open round stays.
+    pub(super) fn drop_node(&mut self, node: &NodeId, reason: &str, actions: &mut Vec<Action>) {
+        if let Stage::Selecting(selecting) = &mut self.stage {
+            selecting.asked.remove(node);
+            selecting.found.remove(node);
+        }
+        let Some(participant) = self.participants.get_mut(node) else { return };
+        participant.dropped.get_or_insert_with(|| reason.to_owned());
+        let Stage::Collecting(round) = &mut self.stage else { return };
+        let Some(seat) = round.seats.get_mut(node) else { return };
+        if seat.state == SeatState::Open {
+            let refusal =
+                Refusal::new(RefusalCode::Cancelled, format!("this node was left out of the experiment: {reason}"));
+            actions.push(Action::Cancel { node: node.clone(), task: seat.task.clone(), refusal });
+            seat.state = SeatState::Dropped { reason: reason.to_owned() };
+        } else if matches!(seat.state, SeatState::OutOfRange { .. }) {
+            seat.state = SeatState::Dropped { reason: reason.to_owned() };
+        }
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        node: &NodeId,
+        task: &TaskId,
+        refusal: &Refusal,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        // A refusal is said again until it is settled, whatever became of the task.
+        actions.push(Action::Settle { node: node.clone(), task: task.clone() });
+        let Stage::Collecting(round) = &mut self.stage else { return };
+        let first_attempt = round.attempt;
+        let is_validation = round.work == Work::Validate;
+        let Some(seat) = round.seat_mut(node, task).filter(|seat| seat.state == SeatState::Open) else { return };
+        seat.state = SeatState::Refused { refusal: refusal.clone() };
+        let attempt = seat.attempt;
+        if is_validation {
+            return;
+        }
+        let by_hospital = matches!(refusal.code, RefusalCode::StoppedByHospital | RefusalCode::PausedByHospital);
+        let patience = self.spec.patience();
+        match patience.on_failure {
+            OnFailure::Fail => self.fail(format!("{}: {refusal}", self.name(node)), now, actions),
+            // A person at the hospital said no: asking again would not be heard.
+            OnFailure::Retry if !by_hospital && attempt - first_attempt < MAX_RETRIES => {
+                if let Stage::Collecting(round) = &mut self.stage {
+                    let seat = Seat { task: TaskId::random(rng), attempt: attempt + 1, state: SeatState::Open };
+                    round.seats.insert(node.clone(), seat);
+                }
+                self.ask(node, actions);
+            }
+            OnFailure::Drop | OnFailure::Retry => {
+                let reason = match by_hospital {
+                    true if refusal.sentence.starts_with(STOPPED_BY_HOSPITAL) => refusal.sentence.clone(),
+                    true => format!("{STOPPED_BY_HOSPITAL}: {}", refusal.sentence),
+                    false => refusal.to_string(),
+                };
+                if let Some(participant) = self.participants.get_mut(node) {
+                    participant.dropped = Some(reason);
+                }
+            }
+        }
+    }
+
+    pub(super) fn spoiled(
+        &mut self,
+        node: &NodeId,
+        task: &TaskId,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        let Stage::Folding(round) = &mut self.stage else { return };
+        let Some(seat) = round.seat_mut(node, task) else { return };
+        seat.state = SeatState::Open;
+        self.reopen();
+        let refusal = Refusal::new(RefusalCode::Damaged, "the contribution does not have the layout that was asked for");
+        self.refused(node, task, &refusal, now, rng, actions);
+    }
+
+    fn name<'own>(&'own self, node: &'own NodeId) -> &'own str {
+        self.participants.get(node).map_or(node.as_str(), |participant| participant.name.as_str())
+    }
+
+    fn ask(&self, node: &NodeId, actions: &mut Vec<Action>) {
+        if let Some(task) = self.task(node) {
+            actions.push(Action::Ask { node: node.clone(), task: Box::new(task) });
+        }
+    }
+
+    // Rounds.
+
+    /// Looks whether the present stage is over, and goes on if so.
+    pub(super) fn advance(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        match &self.stage {
+            Stage::Selecting(selecting) => {
+                let is_time_up = now >= selecting.since.saturating_add(SELECTION_WAIT);
+                match selecting.choose(&self.spec, is_time_up) {
+                    Choice::Wait => {}
+                    Choice::Refused(reason) => self.fail(reason, now, actions),
+                    Choice::Chosen { spec, participants } => {
+                        self.spec = *spec;
+                        self.participants = participants;
+                        self.go_on(now, rng, actions);
+                    }
+                }
+            }
+            Stage::Collecting(round) => {
+                let (tally, is_late) = (round.tally(), round.deadline.is_some_and(|deadline| now >= deadline));
+                self.judge(tally, is_late, now, rng, actions);
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(&mut self, tally: Tally, is_late: bool, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        let Stage::Collecting(round) = &mut self.stage else { return };
+        let is_validation = round.work == Work::Validate;
+        let needed = if is_validation { 0 } else { self.spec.patience().min_nodes as usize };
+        let answered = tally.contributed + tally.out_of_range;
+        if tally.possible() < needed || (is_late && tally.open > 0 && answered < needed) {
+            let reason = self.too_few(answered, tally, needed, is_late);
+            return self.fail(reason, now, actions);
+        }
+        if tally.open > 0 && !is_late {
+            return;
+        }
+        if tally.out_of_range > 0 {
+            return self.repeat(now, rng, actions);
+        }
+        for (node, seat) in round.seats.iter_mut().filter(|(_, seat)| seat.state == SeatState::Open) {
+            seat.state = SeatState::Late;
+            let refusal = Refusal::new(RefusalCode::Late, "the round was closed; this node takes part in the next one");
+            actions.push(Action::Cancel { node: node.clone(), task: seat.task.clone(), refusal });
+        }
+        if tally.contributed == 0 {
+            // Only a validation can end so: the model is there, and nothing was measured.
+            let round = round.clone();
+            self.close(&round, &[], now, rng, actions);
+        } else {
+            self.stage = Stage::Folding(round.clone());
+            actions.push(Action::Fold);
+        }
+    }
+
+    /// Says why a round cannot end.
+    fn too_few(&self, answered: usize, tally: Tally, needed: usize, is_late: bool) -> String {
+        let round = self.round().map_or(0, |round| round.number + 1);
+        let summary = if is_late {
+            format!(
+                "when `round_timeout` had passed in round {round}, {answered} nodes had contributed; `min_nodes` is {needed}"
+            )
+        } else {
+            format!("in round {round} only {} nodes can still contribute; `min_nodes` is {needed}", tally.possible())
+        };
+        let mut parts = vec![summary];
+        for (node, seat) in self.round().iter().flat_map(|round| &round.seats) {
+            let why = match &seat.state {
+                SeatState::Refused { refusal } => refusal.to_string(),
+                SeatState::Dropped { reason } => reason.clone(),
+                SeatState::Open if is_late => "no contribution yet".to_owned(),
+                _ => continue,
+            };
+            parts.push(format!("{}: {why}", self.name(node)));
+        }
+        parts.join("; ")
+    }
+
+    /// Asks all nodes of the round again, on wider scales.
+    fn repeat(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        let Stage::Collecting(round) = &self.stage else { return };
+        let mut layout = round.layout.clone();
+        let asked = round.seats.values().filter_map(|seat| match &seat.state {
+            SeatState::OutOfRange { exponents } => Some(exponents),
+            _ => None,
+        });
+        let is_wider = scale::widen(&mut layout, asked);
+        self.repetitions += 1;
+        if !is_wider || self.repetitions > MAX_REPETITIONS {
+            return self.fail("the values do not fit any scale: the training diverges".into(), now, actions);
+        }
+        let round = round.clone();
+        release(&round, "the round is repeated on a wider scale", actions);
+        self.next_attempt = round.last_attempt() + 1;
+        self.open(round.work, layout, now, rng, actions);
+    }
+
+    fn open(
+        &mut self,
+        work: Work,
+        layout: Vec<protocol::VectorSpec>,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        let attempt = self.next_attempt;
+        let in_time = |since: Timestamp| now < since.saturating_add(self.spec.patience().node_timeout());
+        for participant in self.participants.values_mut() {
+            if participant.dropped.is_none() && !participant.away_since.is_none_or(in_time) {
+                participant.dropped = Some("away for longer than `node_timeout`".into());
+            }
+        }
+        let asked = self.participants.iter().filter(|(_, participant)| participant.dropped.is_none());
+        let seats: BTreeMap<NodeId, Seat> = asked
+            .map(|(node, _)| (node.clone(), Seat { task: TaskId::random(rng), attempt, state: SeatState::Open }))
+            .collect();
+        self.stage = Stage::Collecting(Round {
+            number: self.closed_rounds,
+            attempt,
+            work,
+            layout,
+            started: now,
+            deadline: self.spec.patience().round_timeout().map(|patience| now.saturating_add(patience)),
+            seats,
+        });
+        let nodes: Vec<NodeId> = self.round().map(|round| round.seats.keys().cloned().collect()).unwrap_or_default();
+        for node in &nodes {
+            self.ask(node, actions);
+        }
+        // Nobody may be left to ask; that is judged like everything else.
+        if nodes.is_empty() {
+            self.advance(now, rng, actions);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if let Some((_, until)) = &self.stalled
+            && now >= *until
+        {
+            self.stalled = None;
+            match self.stage {
+                Stage::Initialising => actions.push(Action::Initialise),
+                Stage::Folding(_) => actions.push(Action::Fold),
+                _ => {}
+            }
+        }
+        if !matches!(self.stage, Stage::Collecting(_)) {
+            return;
+        }
+        let node_timeout = self.spec.patience().node_timeout();
+        let is_gone = |since: Timestamp| now >= since.saturating_add(node_timeout);
+        let gone = self.participants.iter().filter(|(_, it)| it.dropped.is_none() && it.away_since.is_some_and(is_gone));
+        let gone: Vec<NodeId> = gone.map(|(node, _)| node.clone()).collect();
+        for node in gone {
+            self.drop_node(&node, "away for longer than `node_timeout`", actions);
+        }
+    }
+
+    pub(super) fn initialised(&mut self, model: BlobRef, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        if self.stage == Stage::Initialising {
+            self.model = Some(model);
+            self.stalled = None;
+            self.go_on(now, rng, actions);
+        }
+    }
+
+    pub(super) fn folded(
+        &mut self,
+        key: (u32, u32),
+        folded: &Folded,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        let Stage::Folding(round) = &self.stage else { return };
+        // The sum of an attempt that was given up, as by a cancellation, comes too late.
+        if key != (round.number, round.attempt) {
+            return;
+        }
+        let round = round.clone();
+        scale::follow(&mut self.scales, &round.layout, &folded.largest);
+        self.model = folded.model.or(self.model);
+        self.stalled = None;
+        self.close(&round, &folded.sums, now, rng, actions);
+    }
+
+    fn close(
+        &mut self,
+        round: &Round,
+        sums: &[protocol::Vector],
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        match &round.work {
+            Work::Sums | Work::SquaredDifferences { .. } => match computation::step(self.spec.plan(), &round.work, sums) {
+                Ok(Step::Ask(work)) => self.next_pass = Some(work),
+                Ok(Step::Done(moments)) => self.moments = Some(moments),
+                Err(error) => return self.fail(error.to_string(), now, actions),
+            },
+            Work::Train { training_round } => self.training_rounds = *training_round,
+            Work::Validate => self.is_validated = true,
+        }
+        let record = self.record(round, sums, now);
+        if !record.metrics.is_empty() {
+            self.metrics.clone_from(&record.metrics);
+        }
+        actions.push(Action::Record(Box::new(record)));
+        release(round, "", actions);
+        self.closed_rounds += 1;
+        self.next_attempt = 0;
+        self.repetitions = 0;
+        self.go_on(now, rng, actions);
+    }
+
+    fn next(&self) -> Next {
+        let pass = || Next::Exchange(self.next_pass.clone().unwrap_or_else(computation::first_pass));
+        match self.spec.plan() {
+            Plan::Statistic(_) if self.moments.is_none() => pass(),
+            Plan::Statistic(_) => Next::Nothing,
+            Plan::Training(plan) => {
+                if plan.standardise() && self.moments.is_none() {
+                    pass()
+                } else if self.model.is_none() {
+                    Next::Initialise
+                } else if self.training_rounds < self.spec.rounds() {
+                    Next::Exchange(Work::Train { training_round: self.training_rounds + 1 })
+                } else if self.validates_last() && !self.is_validated {
+                    Next::Exchange(Work::Validate)
+                } else {
+                    Next::Nothing
+                }
+            }
+        }
+    }
+
+    /// Whether the last model is validated once more after training.
+    pub(super) fn validates_last(&self) -> bool {
+        matches!(self.spec.plan(), Plan::Training(plan) if plan.validation().on_global && plan.holds_out_rows())
+    }
+
+    fn go_on(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        match self.next() {
+            Next::Exchange(work) => match computation::layout(self.spec.plan(), &work, self.rows()) {
+                Ok(mut layout) => {
+                    scale::apply(&mut layout, &self.scales);
+                    self.open(work, layout, now, rng, actions);
+                }
+                Err(error) => self.fail(error.to_string(), now, actions),
+            },
+            Next::Initialise => {
+                self.stage = Stage::Initialising;
+                actions.push(Action::Initialise);
+            }
+            Next::Nothing => {
+                // The last round is closed already: there is nothing to let go of.
+                self.stage = Stage::Finished { at: now };
+                actions.push(Action::End);
+            }
+        }
+    }
+
+    /// How many rows the nodes have together: as counted by standardisation, or about as many as they show.
+    fn rows(&self) -> Option<u64> {
+        let counted = self.moments.as_ref().and_then(|moments| moments.iter().map(|column| column.count).max());
+        let shown = self.participants.values().map(|participant| participant.rows.shown());
+        counted.or_else(|| shown.sum())
+    }
+}

@@ -1,0 +1,131 @@
+//! Who takes part.
+
+use super::*;
+
+fn asked(world: &World) -> usize {
+    world.log.iter().filter(|action| matches!(action, Action::Search { .. })).count()
+}
+
+fn connect_all(world: &mut World) {
+    let connected = world.nodes.iter().map(|node| (node.clone(), name(node))).collect();
+    world.apply(Event::Begun { connected });
+}
+
+#[test]
+fn it_begins_when_all_connected_nodes_have_answered() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
+    connect_all(&mut world);
+    assert_eq!(asked(&world), 2);
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face] });
+    assert_eq!(world.state(), ExperimentState::Selecting);
+    world.apply(Event::Found { node: world.nodes[1].clone(), datasets: vec![] });
+    assert_eq!(world.state(), ExperimentState::Running);
+    assert_eq!(world.experiment.participants().len(), 1, "a node without such a dataset is not asked");
+}
+
+#[test]
+fn it_waits_a_while_for_min_nodes_and_then_says_who_is_there() {
+    let patience = Patience { min_nodes: 2, ..Patience::default() };
+    let mut world = World::new(spec(training(|_| {}), 1, patience), 2);
+    let node = world.nodes[0].clone();
+    world.apply(Event::Begun { connected: BTreeMap::from([(node.clone(), "North".into())]) });
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node, datasets: vec![face.clone()] });
+    assert_eq!(world.state(), ExperimentState::Selecting);
+    let mut late = World { log: Vec::new(), tasks: BTreeMap::new(), ..world_like(&world) };
+    late.connect(1);
+    late.apply(Event::Found { node: late.nodes[1].clone(), datasets: vec![face] });
+    assert_eq!(late.state(), ExperimentState::Running, "the second one came in time");
+    world.wait(SELECTION_WAIT);
+    assert_eq!(world.state(), ExperimentState::Failed);
+    assert_eq!(world.reason(), "only 1 of the connected nodes (North) have a dataset with the tags heart; `min_nodes` is 2");
+}
+
+fn world_like(world: &World) -> World {
+    World {
+        experiment: world.experiment.clone(),
+        nodes: world.nodes.clone(),
+        now: world.now,
+        rng: StdRng::seed_from_u64(8),
+        tasks: BTreeMap::new(),
+        log: Vec::new(),
+    }
+}
+
+#[test]
+fn nobody_connected_and_nothing_matching_are_told_apart() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 1);
+    world.apply(Event::Begun { connected: BTreeMap::new() });
+    world.wait(SELECTION_WAIT);
+    assert_eq!(world.reason(), "no node that may take part is connected");
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 1);
+    world.apply(Event::Begun { connected: BTreeMap::from([(world.nodes[0].clone(), "North".into())]) });
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![] });
+    world.wait(SELECTION_WAIT);
+    assert_eq!(world.reason(), "no node has a dataset with the tags heart; connected: North");
+}
+
+#[test]
+fn two_matching_datasets_at_one_node_are_an_error_that_names_them() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 1);
+    connect_all(&mut world);
+    let datasets = vec![world.face(&["a", "b", "y"]), world.face(&["a", "b", "y"])];
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets });
+    assert_eq!(world.state(), ExperimentState::Failed);
+    assert!(world.reason().contains("has 2 datasets that match"), "{}", world.reason());
+}
+
+#[test]
+fn a_node_that_leaves_before_the_choice_is_not_waited_for() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
+    connect_all(&mut world);
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face] });
+    world.disconnect(1);
+    assert_eq!(world.state(), ExperimentState::Running);
+}
+
+#[test]
+fn features_left_open_are_all_numeric_columns_but_target_and_split() {
+    let open = training(|raw| {
+        raw.features.clear();
+        raw.arguments.split_column = Some("split".into());
+    });
+    let mut world = World::new(spec(open.clone(), 1, Patience::default()), 2);
+    connect_all(&mut world);
+    for node in world.nodes.clone() {
+        let datasets = vec![world.face(&["b", "y", "a", "split"])];
+        world.apply(Event::Found { node, datasets });
+    }
+    let Plan::Training(plan) = world.experiment.spec().plan() else { panic!() };
+    assert_eq!(plan.features(), ["b", "a"]);
+    let mut world = World::new(spec(open, 1, Patience::default()), 2);
+    connect_all(&mut world);
+    for (node, names) in world.nodes.clone().into_iter().zip([["b", "y", "a"], ["a", "y", "b"]]) {
+        let datasets = vec![world.face(&names)];
+        world.apply(Event::Found { node, datasets });
+    }
+    assert!(
+        world.reason().starts_with("the numeric columns differ, so `features` must be given: column 1 is"),
+        "{}",
+        world.reason()
+    );
+}
+
+#[test]
+fn nodes_that_are_named_are_waited_for_and_others_are_not_asked() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 3);
+    let mut raw = RawExperimentSpec::from(world.experiment.spec().clone());
+    raw.nodes = Some(BTreeSet::from([world.nodes[0].to_string(), name(&world.nodes[1])]));
+    world.experiment.spec = ExperimentSpec::new(raw).unwrap();
+    let connected = [0, 2].map(|node: usize| (world.nodes[node].clone(), name(&world.nodes[node])));
+    world.apply(Event::Begun { connected: BTreeMap::from(connected) });
+    assert_eq!(asked(&world), 1);
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face.clone()] });
+    assert_eq!(world.state(), ExperimentState::Selecting);
+    world.connect(1);
+    world.apply(Event::Found { node: world.nodes[1].clone(), datasets: vec![face] });
+    assert_eq!(world.experiment.participants().len(), 2);
+}

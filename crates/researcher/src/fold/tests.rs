@@ -1,0 +1,134 @@
+use proptest::prelude::*;
+use protocol::{Encoding, Scalars, Tensor, Tensors, Width};
+
+use super::*;
+
+fn spec(purpose: Purpose, name: &str, len: usize, encoding: Encoding) -> VectorSpec {
+    VectorSpec { purpose, name: name.into(), shape: vec![len], encoding }
+}
+
+fn layout(len: usize) -> Vec<VectorSpec> {
+    vec![
+        spec(Purpose::Weight, "weight", 1, Encoding::COUNT),
+        spec(Purpose::Model, "w", len, Encoding { width: Width::Bits32, exponent: 12 }),
+        spec(Purpose::Model, "b", 2, Encoding::REAL),
+        spec(Purpose::Loss, "loss", 1, Encoding::REAL),
+    ]
+}
+
+/// Writes a contribution: weight, then differences times weight.
+fn contribution(path: &PathBuf, layout: &[VectorSpec], weight: f64, w: &[f64], b: [f64; 2]) {
+    let mut bytes = Vec::new();
+    layout[0].encoding.encode([weight].into_iter(), &mut bytes).unwrap();
+    layout[1].encoding.encode(w.iter().map(|value| value * weight), &mut bytes).unwrap();
+    layout[2].encoding.encode(b.iter().map(|value| value * weight), &mut bytes).unwrap();
+    layout[3].encoding.encode([0.25 * weight].into_iter(), &mut bytes).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    job: FoldJob,
+}
+
+fn model(len: usize) -> Tensors {
+    Tensors::new(vec![
+        Tensor::new("w", vec![len], Scalars::F32(vec![1.0; len])).unwrap(),
+        Tensor::new("b", vec![2], Scalars::F64(vec![-1.0, 2.0])).unwrap(),
+        Tensor::new("standardise.mean", vec![1], Scalars::F64(vec![7.0])).unwrap(),
+    ])
+    .unwrap()
+}
+
+fn world(len: usize, contributions: &[(f64, f64)]) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(len);
+    let models = dir.path().join("rounds");
+    let blob = write_model(&models, &model(len)).unwrap().blob;
+    let mut paths = Vec::new();
+    for (index, (weight, size)) in contributions.iter().enumerate() {
+        let path = dir.path().join(index.to_string());
+        let w: Vec<f64> = (0..len).map(|place| size * (place % 7) as f64).collect();
+        contribution(&path, &layout, *weight, &w, [*size, -*size]);
+        paths.push(path);
+    }
+    let model = Some(crate::files::model_in(&models, blob));
+    World { dir, job: FoldJob { layout, contributions: paths, model, models } }
+}
+
+fn folded_model(world: &World, folded: &Folded) -> Tensors {
+    let path = crate::files::model_in(&world.job.models, folded.model.unwrap());
+    Tensors::from_bytes(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_model_moves_by_the_weighted_mean_and_keeps_its_other_tensors() {
+    let world = world(10, &[(100.0, 0.5), (300.0, -0.25)]);
+    let folded = fold(&world.job).unwrap().0;
+    assert_eq!(folded.sums[0].values, [400.0]);
+    assert_eq!(folded.sums[1].values, [100.0]);
+    // (100 · 0.5 - 300 · 0.25) / 400 = -0.0625 for each unit.
+    let model = folded_model(&world, &folded);
+    let expected: Vec<f32> = [0_u8, 1, 2, 3, 4, 5, 6, 0, 1, 2].map(|unit| 1.0 - 0.0625 * f32::from(unit)).to_vec();
+    assert_eq!(model.get("w").unwrap().scalars(), &Scalars::F32(expected));
+    assert_eq!(model.get("b").unwrap().scalars(), &Scalars::F64(vec![-1.0625, 2.0625]));
+    assert_eq!(model.get("standardise.mean").unwrap().scalars(), &Scalars::F64(vec![7.0]));
+    assert_eq!(folded.largest, BTreeMap::from([("w".into(), 150.0), ("b".into(), 25.0)]));
+}
+
+#[test]
+fn many_files_and_windows_give_what_a_plain_sum_gives() {
+    let len = 2 * WINDOW + 3;
+    let contributions: Vec<(f64, f64)> = (1..=u8::try_from(MAX_OPEN).unwrap() + 3).map(|n| (f64::from(n), 0.125)).collect();
+    let world = world(len, &contributions);
+    let folded = fold(&world.job).unwrap().0;
+    let model = folded_model(&world, &folded);
+    let expected: Vec<f32> = (0..len).map(|place| 1.0 + 0.125 * (place % 7) as f32).collect();
+    assert_eq!(model.get("w").unwrap().scalars(), &Scalars::F32(expected));
+}
+
+#[test]
+fn a_short_file_and_an_element_beyond_its_width_are_named() {
+    let world = world(4, &[(1.0, 0.5), (1.0, 0.5), (1.0, 0.5)]);
+    let whole = std::fs::read(&world.job.contributions[1]).unwrap();
+    std::fs::write(&world.job.contributions[1], &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));
+    let mut beyond = whole.clone();
+    beyond[..8].copy_from_slice(&(1_i64 << 50).to_le_bytes());
+    std::fs::write(&world.job.contributions[1], beyond).unwrap();
+    assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));
+    std::fs::write(&world.job.contributions[1], whole).unwrap();
+    assert!(fold(&world.job).is_ok());
+}
+
+#[test]
+fn weights_of_zero_leave_the_model_as_it_is() {
+    let world = world(4, &[(0.0, 0.5)]);
+    let folded = fold(&world.job).unwrap().0;
+    assert_eq!(folded_model(&world, &folded), model(4));
+}
+
+#[test]
+fn a_statistic_has_no_model() {
+    let mut world = world(4, &[(5.0, 0.5)]);
+    world.job.model = None;
+    let folded = fold(&world.job).unwrap().0;
+    assert_eq!((folded.model, folded.sums.len()), (None, 2));
+    assert!(world.dir.path().exists());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_order_gives_the_same_bits(
+        contributions in proptest::collection::vec((1.0_f64..1000.0, -1.0_f64..1.0), 2..9),
+        turn in 0_usize..9,
+    ) {
+        let contributions: Vec<(f64, f64)> = contributions.into_iter().map(|(weight, size)| (weight.round(), size)).collect();
+        let mut world = world(33, &contributions);
+        let first = fold(&world.job).unwrap();
+        world.job.contributions.rotate_left(turn % contributions.len());
+        world.job.contributions.reverse();
+        prop_assert_eq!(fold(&world.job).unwrap(), first);
+    }
+}

@@ -1,0 +1,188 @@
+//! Experiments, their closed rounds and small models.
+
+use component::database::CommitWatch;
+use protocol::{Digest, ExperimentId, Timestamp};
+use rusqlite::{OptionalExtension, params};
+
+use super::{Durability, STATE_SCHEMA, Store, StoreError, from_json, millis, to_json};
+use crate::command::{Ended, RoundRecord};
+use crate::experiment::Experiment;
+
+/// What a step of one experiment writes.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    id: ExperimentId,
+    created: Timestamp,
+    requester: String,
+    /// The experiment as JSON, in [`STATE_SCHEMA`].
+    state: String,
+    is_over: bool,
+    /// The rounds that the step closed.
+    pub records: Vec<RoundRecord>,
+    /// The new model, if it is small: its file is then not forced to the disk, which takes longer than all the rest.
+    model: Option<SmallModel>,
+}
+
+/// A model that is kept in the database as well as in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmallModel {
+    pub digest: Digest,
+    pub bytes: Vec<u8>,
+}
+
+impl Saved {
+    pub fn new(experiment: &Experiment, records: Vec<RoundRecord>, model: Option<SmallModel>) -> Self {
+        Self {
+            id: experiment.id().clone(),
+            created: experiment.created(),
+            requester: experiment.requester().user.clone(),
+            state: to_json(experiment),
+            is_over: experiment.is_over(),
+            records,
+            model,
+        }
+    }
+}
+
+impl Store {
+    /// Writes what steps of some experiments changed, all or nothing. An experiment that goes on has not ended.
+    pub fn save(&mut self, steps: &[Saved], durability: Durability) -> Result<(), StoreError> {
+        self.set_durability(durability)?;
+        let saved = self.write_steps(steps);
+        // Whatever else is written is told to somebody.
+        self.set_durability(Durability::Durable)?;
+        saved
+    }
+
+    fn write_steps(&mut self, steps: &[Saved]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        for step in steps {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO experiments (id, schema, created, requester, is_over, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT (id) DO UPDATE SET schema = ?2, is_over = ?5, state = ?6, ended = iif(?5, ended, NULL)",
+                )?
+                .execute(params![
+                    step.id.as_str(),
+                    STATE_SCHEMA,
+                    millis(step.created),
+                    step.requester,
+                    step.is_over,
+                    step.state
+                ])?;
+            for record in &step.records {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO records (experiment, position, record)
+                         VALUES (?1, (SELECT count(*) FROM records WHERE experiment = ?1), ?2)",
+                    )?
+                    .execute(params![step.id.as_str(), to_json(record)])?;
+            }
+            if let Some(SmallModel { digest, bytes }) = &step.model {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO models (experiment, digest, bytes) VALUES (?, ?, ?)")?
+                    .execute(params![step.id.as_str(), digest.to_string(), bytes])?;
+            }
+        }
+        self.watch.as_ref().map_or(Ok(()), CommitWatch::before)?;
+        transaction.commit()?;
+        self.after_commit();
+        Ok(())
+    }
+
+    /// The experiments that are not over.
+    pub fn unfinished(&self) -> Result<Vec<Experiment>, StoreError> {
+        self.states("SELECT schema, state FROM experiments WHERE is_over = 0 ORDER BY created, id")
+    }
+
+    /// All experiments, newest first.
+    pub fn experiments(&self) -> Result<Vec<Experiment>, StoreError> {
+        self.states("SELECT schema, state FROM experiments ORDER BY created DESC, id")
+    }
+
+    pub fn experiment(&self, id: &ExperimentId) -> Result<Experiment, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT schema, state FROM experiments WHERE id = ?")?;
+        let (schema, state) =
+            query.query_row([id.as_str()], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
+        read_state(schema, &state)
+    }
+
+    fn states(&self, sql: &str) -> Result<Vec<Experiment>, StoreError> {
+        let mut query = self.connection.prepare_cached(sql)?;
+        let rows = query.query_map([], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
+        rows.map(|row| {
+            let (schema, state) = row?;
+            read_state(schema, &state)
+        })
+        .collect()
+    }
+
+    /// The experiment that a person means: its id, or the beginning of its digits.
+    pub fn find_experiment(&self, text: &str) -> Result<ExperimentId, StoreError> {
+        let digits = text.strip_prefix(ExperimentId::PREFIX).unwrap_or(text);
+        let mut query =
+            self.connection.prepare_cached("SELECT id FROM experiments WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2")?;
+        let rows = query.query_map([format!("{}{digits}", ExperimentId::PREFIX)], |row| row.get::<_, String>(0))?;
+        let mut found = rows.collect::<Result<Vec<_>, _>>()?;
+        if found.len() > 1 {
+            return Err(StoreError::SeveralExperiments(text.to_owned()));
+        }
+        let found = found.pop().and_then(|id| id.parse().ok());
+        found.ok_or_else(|| StoreError::NoExperiment(text.to_owned()))
+    }
+
+    /// The present model of an experiment, if it is small.
+    pub fn small_model(&self, id: &ExperimentId) -> Result<Option<SmallModel>, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT digest, bytes FROM models WHERE experiment = ?")?;
+        let row =
+            query.query_row([id.as_str()], |row| Ok((row.get::<_, String>("digest")?, row.get("bytes")?))).optional()?;
+        Ok(row.and_then(|(digest, bytes)| Some(SmallModel { digest: digest.parse().ok()?, bytes })))
+    }
+
+    /// How many rounds of an experiment are closed.
+    pub fn record_count(&self, id: &ExperimentId) -> Result<usize, StoreError> {
+        let count: i64 =
+            self.connection
+                .query_row("SELECT count(*) FROM records WHERE experiment = ?", [id.as_str()], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// The closed rounds of an experiment from a position on, oldest first.
+    pub fn records(&self, id: &ExperimentId, from: usize) -> Result<Vec<RoundRecord>, StoreError> {
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT record FROM records WHERE experiment = ? AND position >= ? ORDER BY position")?;
+        let from = i64::try_from(from).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![id.as_str(), from], |row| row.get::<_, String>(0))?;
+        rows.map(|row| from_json("record", &row?)).collect()
+    }
+
+    /// Notes where the artefacts of an experiment that is over lie.
+    pub fn set_ended(&mut self, ended: &Ended) -> Result<(), StoreError> {
+        self.before_commit()?;
+        self.connection.execute(
+            "UPDATE experiments SET ended = ? WHERE id = ?",
+            params![to_json(ended), ended.experiment_id.as_str()],
+        )?;
+        self.after_commit();
+        Ok(())
+    }
+
+    pub fn ended(&self, id: &ExperimentId) -> Result<Option<Ended>, StoreError> {
+        let text: Option<String> =
+            self.connection.query_row("SELECT ended FROM experiments WHERE id = ?", [id.as_str()], |row| row.get(0))?;
+        text.map(|text| from_json("end", &text)).transpose()
+    }
+
+    /// Experiments that are over, but whose artefacts a crash kept from being written.
+    pub fn over_without_end(&self) -> Result<Vec<Experiment>, StoreError> {
+        self.states("SELECT schema, state FROM experiments WHERE is_over = 1 AND ended IS NULL")
+    }
+}
+
+fn read_state(schema: u32, state: &str) -> Result<Experiment, StoreError> {
+    match schema {
+        STATE_SCHEMA => from_json("experiment", state),
+        found => Err(StoreError::Newer { found }),
+    }
+}
