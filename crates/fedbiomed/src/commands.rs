@@ -1,0 +1,8 @@
+//! What each command does.
+
+pub(crate) mod certificate;
+pub(crate) mod component;
+pub(crate) mod daemon;
+pub(crate) mod node;
+pub(crate) mod researcher;
+pub(crate) mod shared;

@@ -1,0 +1,146 @@
+//! What both sides' commands have in common: answers, questions, the audit log, the configuration.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use component::audit::AuditLog;
+use component::config::{Config, Setting};
+use component::folder::{ComponentFolder, FolderError, Kind};
+use serde::Serialize;
+
+use crate::cli::{AuditCommand, Format};
+use crate::error::{Failure, Outcome};
+use crate::output::{note, print, print_rows};
+
+/// Opens a component's folder, or says how to make it.
+pub(crate) fn open(path: &Path, kind: Kind) -> Result<ComponentFolder, Failure> {
+    ComponentFolder::open(path, kind).map_err(|error| match error {
+        FolderError::NotAComponent(_) => {
+            let what = if kind == Kind::Node { "node" } else { "researcher" };
+            let path = path.display();
+            Failure::new(format!(
+                "there is no component in {path}; give its folder with -p, or make one: \
+                 fedbiomed component create -c {what} -p {path}"
+            ))
+        }
+        error => error.into(),
+    })
+}
+
+/// What either component's daemon replies.
+pub(crate) trait Reply {
+    /// The sentence that answers an order; nothing if this is another kind of reply.
+    fn sentence(self) -> Option<String>;
+}
+
+impl Reply for node::command::Reply {
+    fn sentence(self) -> Option<String> {
+        if let Self::Done { sentence } = self { Some(sentence) } else { None }
+    }
+}
+
+impl Reply for researcher::command::Reply {
+    fn sentence(self) -> Option<String> {
+        if let Self::Done { sentence } = self { Some(sentence) } else { None }
+    }
+}
+
+/// Prints what was done.
+pub(crate) fn done(reply: impl Reply) -> Outcome {
+    reply.sentence().map_or_else(unexpected, |sentence| {
+        print(sentence);
+        Ok(())
+    })
+}
+
+/// Fails because of a reply that does not belong to the request.
+pub(crate) fn unexpected() -> Outcome {
+    Err(Failure::new("the daemon answered something else than was asked; do its version and this one agree?"))
+}
+
+/// Asks yes or no. Without a terminal the answer must come from `-y`.
+pub(crate) fn confirm(question: &str, yes: bool) -> Outcome {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new(format!("{question} Say yes with -y.")));
+    }
+    match ask(&format!("{question} [y/N]"))?.to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing changed")),
+    }
+}
+
+/// Asks a question on the terminal and returns the answer without white space around it.
+pub(crate) fn ask(question: &str) -> Result<String, Failure> {
+    let mut error = io::stderr().lock();
+    write!(error, "{question} ")?;
+    error.flush()?;
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        return Err(Failure::new("no answer"));
+    }
+    Ok(line.trim().to_owned())
+}
+
+#[derive(Serialize)]
+struct AuditRow {
+    time: String,
+    event: String,
+    facts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Checks or shows a component's audit log; works while the daemon runs.
+pub(crate) fn audit(folder: &ComponentFolder, command: &AuditCommand) -> Outcome {
+    let file = folder.audit_file();
+    match command {
+        AuditCommand::Verify => {
+            let lines = AuditLog::verify(&file)?;
+            print(format!("{lines} lines, none changed, removed or put in between"));
+        }
+        AuditCommand::Tail { lines, format: Format { json } } => {
+            let rows: Vec<AuditRow> = AuditLog::tail(&file, *lines)?
+                .into_iter()
+                .map(|entry| AuditRow { time: entry.time, event: entry.event, facts: entry.facts })
+                .collect();
+            print_rows(&rows, *json, &[], "the audit log is empty");
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ConfigRow {
+    key: String,
+    value: serde_json::Value,
+    source: String,
+    meaning: &'static str,
+}
+
+/// Reads a component's configuration as its daemon would.
+pub(crate) fn config(folder: &ComponentFolder, settings: &'static [Setting]) -> Result<Config, Failure> {
+    let file = folder.config_file();
+    let text =
+        std::fs::read_to_string(&file).map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
+    Config::load(settings, &text, |name| std::env::var(name).ok())
+        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))
+}
+
+/// Shows each value and where it came from.
+pub(crate) fn config_show(folder: &ComponentFolder, settings: &'static [Setting], json: bool) -> Outcome {
+    let rows: Vec<ConfigRow> = config(folder, settings)?
+        .entries()
+        .map(|(setting, value, origin)| ConfigRow {
+            key: format!("{}.{}", setting.section, setting.key),
+            value: serde_json::to_value(&value).unwrap_or_default(),
+            source: origin.to_string(),
+            meaning: setting.doc,
+        })
+        .collect();
+    print_rows(&rows, json, &[], "");
+    if !json {
+        note(format!("file: {}", folder.config_file().display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The whole product from outside: real processes, real sockets on the loopback, real data.
+
+mod certificates;
+mod commands;
+mod demo;
+mod exact;
+mod kill;
+mod refusals;
+mod sockets;
+mod tutorial;
+mod world;
