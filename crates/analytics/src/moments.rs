@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::sum::compensated;
 
-const COUNTS: &str = "counts";
+/// The vector that says how many values each column has.
+pub const COUNTS: &str = "counts";
 const SUMS: &str = "sums";
 const SQUARED_DIFFERENCES: &str = "squared_differences";
 

@@ -19,6 +19,11 @@ pub enum AuditError {
     Io { path: PathBuf, source: io::Error },
     #[error("line {line} of the audit log was changed, or the line before it")]
     Broken { line: u64 },
+    /// The line after it vouches for the fragment and for the line before.
+    #[error(
+        "line {line} of the audit log was cut short when it was written, by a crash or a full disk; the others are whole"
+    )]
+    Torn { line: u64 },
 }
 
 /// One line.
@@ -30,7 +35,7 @@ pub struct Entry {
     pub event: String,
     /// Who and what: ids, names, codes; never a data value.
     pub facts: Map<String, Value>,
-    /// Hash of the line before, without its line end; zeros in the first line.
+    /// Hash of the line before, with the fragments between, without its line end; zeros in the first line.
     pub before: Digest,
 }
 
@@ -38,11 +43,15 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
-    state: Mutex<(File, Digest)>,
+    state: Mutex<State>,
 }
 
-fn first() -> Digest {
-    Digest::from_bytes([0; 32])
+#[derive(Debug)]
+struct State {
+    file: File,
+    before: Digest,
+    /// A write failed: how the file ends now has to be looked up.
+    is_torn: bool,
 }
 
 impl AuditLog {
@@ -50,42 +59,57 @@ impl AuditLog {
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |source| AuditError::Io { path: path.to_owned(), source };
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
-        let last = last_line(&mut file).map_err(failed)?;
-        if !last.1 {
-            // A line that a crash or a full disk cut short stays as it is, for the reader to see.
-            file.write_all(b"\n").map_err(failed)?;
-        }
-        let before = last.0.map_or_else(first, |line| Digest::of(&line));
-        Ok(Self { path: path.to_owned(), state: Mutex::new((file, before)) })
+        let before = go_on(&mut file).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { file, before, is_torn: false }) })
     }
 
     /// Appends a line.
     pub fn record(&self, now: Timestamp, event: &str, facts: Map<String, Value>) -> Result<(), AuditError> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = Entry { time: now.to_string(), event: event.to_owned(), facts, before: state.1 };
-        let mut line =
-            serde_json::to_vec(&entry).map_err(|error| AuditError::Io { path: self.path.clone(), source: error.into() })?;
+        let failed = |source| AuditError::Io { path: self.path.clone(), source };
+        if state.is_torn {
+            state.before = go_on(&mut state.file).map_err(failed)?;
+            state.is_torn = false;
+        }
+        let entry = Entry { time: now.to_string(), event: event.to_owned(), facts, before: state.before };
+        let mut line = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
         let digest = Digest::of(&line);
         line.push(b'\n');
-        state.0.write_all(&line).map_err(|source| AuditError::Io { path: self.path.clone(), source })?;
-        state.1 = digest;
+        let len = state.file.metadata().map_err(failed)?.len();
+        if let Err(error) = state.file.write_all(&line) {
+            // Part of the line may be there. If it cannot be taken back, the next line begins after it.
+            state.is_torn = true;
+            let _ = state.file.set_len(len);
+            return Err(failed(error));
+        }
+        state.before = digest;
         Ok(())
     }
 
     /// Checks the chain; returns the number of lines.
     pub fn verify(path: &Path) -> Result<u64, AuditError> {
         let mut lines = 0;
-        let mut before = first();
+        let mut block = Vec::new();
+        // The first line of the present block that is a fragment, and the first of all.
+        let (mut fragment, mut torn) = (None, None);
         Self::read(path, |line, entry| {
             lines += 1;
-            let Some(entry) = entry.filter(|entry| entry.before == before) else {
-                return Err(AuditError::Broken { line: lines });
-            };
-            drop(entry);
-            before = Digest::of(line);
+            match entry {
+                Some(entry) if entry.before == digest_of(&block) => {
+                    fragment = None;
+                    block.clear();
+                }
+                Some(_) => return Err(AuditError::Broken { line: fragment.unwrap_or(lines) }),
+                None => {
+                    fragment = fragment.or(Some(lines));
+                    torn = torn.or(fragment);
+                    block.push(b'\n');
+                }
+            }
+            block.extend_from_slice(line);
             Ok(())
         })?;
-        Ok(lines)
+        torn.map_or(Ok(lines), |line| Err(AuditError::Torn { line }))
     }
 
     /// The last entries, oldest first.
@@ -120,25 +144,47 @@ impl AuditLog {
     }
 }
 
-/// The last line without its end, and whether the file ends with a line end (true for an empty file).
-fn last_line(file: &mut File) -> io::Result<(Option<Vec<u8>>, bool)> {
-    let len = file.metadata()?.len();
-    if len == 0 {
-        return Ok((None, true));
+/// Ends the last line if it has no end; returns what the next line holds as the hash of the line before. A line that a crash or
+/// a full disk cut short stays as it is, for the reader to see.
+fn go_on(file: &mut File) -> io::Result<Digest> {
+    let (block, is_ended) = last_block(file)?;
+    if !is_ended {
+        file.write_all(b"\n")?;
     }
+    Ok(digest_of(&block))
+}
+
+/// The hash of a block: a line with the fragments after it, without the last line end. A fragment does not say what was before
+/// it, so the next line vouches for both.
+fn digest_of(block: &[u8]) -> Digest {
+    if block.is_empty() { Digest::from_bytes([0; 32]) } else { Digest::of(block) }
+}
+
+/// The last block, and whether the file ends with a line end (true for an empty file).
+fn last_block(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
+    let len = file.metadata()?.len();
     let mut window = 1 << 12;
     loop {
         let start = len.saturating_sub(window);
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let ended = bytes.last() == Some(&b'\n');
+        let is_ended = bytes.last().is_none_or(|byte| *byte == b'\n');
         let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        match text.iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => return Ok((Some(text[at + 1..].to_vec()), ended)),
-            None if start == 0 => return Ok((Some(text.to_vec()), ended)),
-            None => window *= 4,
+        let mut end = text.len();
+        while let Some(at) = text[..end].iter().rposition(|byte| *byte == b'\n') {
+            if serde_json::from_slice::<Entry>(&text[at + 1..end]).is_ok() {
+                return Ok((text[at + 1..].to_vec(), is_ended));
+            }
+            end = at;
         }
+        if start == 0 {
+            // As `verify` collects it: a fragment begins with the line end before it.
+            let is_fragment = !text.is_empty() && serde_json::from_slice::<Entry>(&text[..end]).is_err();
+            let before: &[u8] = if is_fragment { b"\n" } else { b"" };
+            return Ok(([before, text].concat(), is_ended));
+        }
+        window *= 4;
     }
 }
 
@@ -186,6 +232,44 @@ mod tests {
         bytes.truncate(bytes.len() - 10);
         std::fs::write(&path, bytes).unwrap();
         AuditLog::open(&path).unwrap().record(Timestamp::from_millis(9), "node.started", Map::new()).unwrap();
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Torn { line: 2 })));
+        let changed = std::fs::read_to_string(&path).unwrap().replace("\"line\":0", "\"line\":7");
+        std::fs::write(&path, changed).unwrap();
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Broken { line: 2 })), "a tear hides no change");
+    }
+
+    #[test]
+    fn a_fragment_that_is_changed_afterwards_is_no_tear() {
+        let (_dir, path) = log_of(3);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        std::fs::write(&path, [lines[0], &lines[1][..20], lines[2]].join("\n")).unwrap();
         assert!(matches!(AuditLog::verify(&path), Err(AuditError::Broken { line: 2 })));
+    }
+
+    #[test]
+    fn a_first_line_that_is_cut_short_shows() {
+        let (_dir, path) = log_of(1);
+        std::fs::write(&path, &std::fs::read(&path).unwrap()[..30]).unwrap();
+        for _ in 0..2 {
+            AuditLog::open(&path).unwrap().record(Timestamp::from_millis(9), "node.started", Map::new()).unwrap();
+        }
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Torn { line: 1 })));
+    }
+
+    #[test]
+    fn the_line_after_a_failed_write_stands_alone() {
+        let (_dir, path) = log_of(2);
+        let log = AuditLog::open(&path).unwrap();
+        let record = |event| log.record(Timestamp::from_millis(5), event, Map::new());
+        // A handle that cannot be written to stands for a full disk; the fragment is what reached it.
+        let full = std::mem::replace(&mut log.state.lock().unwrap().file, File::open(&path).unwrap());
+        assert!(record("task.refused").is_err());
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"time\":\"19").unwrap();
+        log.state.lock().unwrap().file = full;
+        record("task.finished").unwrap();
+        record("node.stopped").unwrap();
+        assert_eq!(AuditLog::tail(&path, 9).unwrap().len(), 4);
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Torn { line: 3 })));
     }
 }

@@ -30,6 +30,8 @@ pub struct Connection {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     peer_uid: u32,
+    /// The part of the next line that has come.
+    line: Vec<u8>,
 }
 
 impl Connection {
@@ -37,7 +39,7 @@ impl Connection {
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         let peer_uid = stream.peer_cred()?.uid();
         let (reader, writer) = stream.into_split();
-        Ok(Self { reader: BufReader::new(reader), writer, peer_uid })
+        Ok(Self { reader: BufReader::new(reader), writer, peer_uid, line: Vec::new() })
     }
 
     /// Opens the socket of the daemon that runs in `folder`.
@@ -62,18 +64,19 @@ impl Connection {
         Ok(self.writer.write_all(&line).await?)
     }
 
-    /// The next line; `None` when the other end closed.
+    /// The next line; `None` when the other end closed. Dropped before it ends, it loses nothing: the next call goes on.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
-        let mut line = Vec::new();
-        let mut limited = (&mut self.reader).take(MAX_LINE);
-        let read = limited.read_until(b'\n', &mut line).await?;
-        if read == 0 {
-            return Ok(None);
+        let left = MAX_LINE.saturating_sub(self.line.len() as u64);
+        let mut limited = (&mut self.reader).take(left);
+        limited.read_until(b'\n', &mut self.line).await?;
+        let line = std::mem::take(&mut self.line);
+        match line.last() {
+            None => Ok(None),
+            Some(b'\n') => {
+                serde_json::from_slice(&line).map(Some).map_err(|error| ControlError::Malformed(error.to_string()))
+            }
+            Some(_) => Err(ControlError::Malformed("it is cut short or longer than 64 MiB".into())),
         }
-        if line.last() != Some(&b'\n') {
-            return Err(ControlError::Malformed("it is cut short or longer than 64 MiB".into()));
-        }
-        serde_json::from_slice(&line).map(Some).map_err(|error| ControlError::Malformed(error.to_string()))
     }
 
     /// Waits until the other end closes; a daemon that serves a long command learns so that nobody listens any more.
@@ -82,5 +85,26 @@ impl Connection {
         while matches!(self.reader.read_until(b'\n', &mut rest).await, Ok(read) if read > 0) {
             rest.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_receive_that_is_dropped_in_mid_line_loses_nothing() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(near).unwrap();
+        far.write_all(b"[1,").await.unwrap();
+        tokio::select! {
+            biased;
+            _ = connection.receive::<Vec<u32>>() => panic!("the line is not whole"),
+            () = std::future::ready(()) => {}
+        }
+        far.write_all(b"2]\n").await.unwrap();
+        assert_eq!(connection.receive::<Vec<u32>>().await.unwrap(), Some(vec![1, 2]));
+        drop(far);
+        assert!(connection.receive::<Vec<u32>>().await.unwrap().is_none());
     }
 }

@@ -27,8 +27,8 @@ pub use schema::{Schema, face};
 pub use source::{Batches, Source};
 pub use table::{ColumnChoice, Split, Table};
 
-/// The most columns that a dataset may have.
-pub const MAX_COLUMNS: usize = 1 << 20;
+/// The most columns that a dataset may have: as many as a plan may name, and few enough that all fit into one message.
+pub const MAX_COLUMNS: usize = protocol::MAX_FEATURES;
 
 /// The name among `valid` that is most like `found`, if one is like it at all: at most one edit in three characters.
 pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {

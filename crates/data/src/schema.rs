@@ -47,8 +47,12 @@ impl Schema {
         self.columns.is_empty()
     }
 
-    /// Finds the positions of columns by name.
+    /// Finds the positions of columns by name. Fails on a repeated name: each position is read into memory of its own.
     pub fn positions(&self, names: &[&str]) -> Result<Vec<usize>, DataError> {
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !seen.insert(**name)) {
+            return Err(DataError::ColumnTwice { name: (*name).to_owned() });
+        }
         let all = self.columns.iter().enumerate();
         let positions: HashMap<&str, usize> = all.map(|(position, column)| (column.name.as_str(), position)).collect();
         let find = |name: &&str| {
@@ -92,4 +96,17 @@ impl From<Schema> for Vec<ColumnFace> {
 /// The columns as researchers see them.
 pub fn face(schema: &Schema) -> Vec<ColumnFace> {
     schema.columns.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_asked_for_once() {
+        let column = |name: &str| ColumnFace { name: name.to_owned(), kind: ColumnKind::Real };
+        let schema = Schema::new(vec![column("a"), column("b")]).unwrap();
+        assert_eq!(schema.positions(&["b", "a"]).unwrap(), [1, 0]);
+        assert!(matches!(schema.positions(&["a", "b", "a"]), Err(DataError::ColumnTwice { name }) if name == "a"));
+    }
 }

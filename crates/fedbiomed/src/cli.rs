@@ -11,9 +11,12 @@ pub(crate) use certificate::{NodeCertificateCommand, ResearcherCertificateComman
 
 /// Federated learning and analytics over data that never leaves the hospitals.
 #[derive(Debug, Parser)]
-#[command(name = "fedbiomed", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "fedbiomed", version, disable_version_flag = true, arg_required_else_help = true)]
 #[command(after_help = "Start here:\n  fedbiomed demo          four hospitals train one model on this machine")]
 pub(crate) struct Cli {
+    /// Print the version.
+    #[arg(short = 'v', long, short_alias = 'V', action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -9,6 +9,7 @@ mod output;
 mod reference;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
@@ -20,6 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Threads of a researcher that wait for files. Each keeps memory of its own, so their number does not follow that of the nodes.
 const FILE_THREADS: usize = 8;
+
+/// How long threads may take to end after the command did.
+const LONGEST_GOODBYE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(Cli::parse_from(cli::spelled_out(std::env::args_os()))) {
@@ -42,7 +46,11 @@ fn run(cli: Cli) -> Outcome {
     } else {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
     };
-    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(dispatch(cli.command))
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(dispatch(cli.command));
+    // A thread that reads a large file does not look up before its end; nothing is lost with it.
+    runtime.shutdown_timeout(LONGEST_GOODBYE);
+    outcome
 }
 
 async fn dispatch(command: Command) -> Outcome {

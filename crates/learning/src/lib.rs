@@ -35,4 +35,4 @@ pub use split::{Split, SplitError};
 pub use standardise::{Standardisation, StandardisationError};
 pub use stream::Stream;
 pub use table::{Table, TableError, TargetError, check_targets, has_one_class};
-pub use training::{Assignment, Checkpoint, Trained, TrainingError, Watcher, train, updates};
+pub use training::{Assignment, Checkpoint, Trained, TrainingError, Watcher, rows_used, train, updates};

@@ -183,7 +183,8 @@ fn values<'a, T: Scalar>(tensors: &'a Tensors, parameter: &Parameter) -> Result<
     }
     let values = T::unwrap(tensor.scalars());
     let values = values.ok_or_else(|| ParameterError::Precision { name: name.clone(), expected: T::PRECISION })?;
-    if values.iter().all(|value| value.is_finite()) {
+    // Without a branch, so that several are looked at at once.
+    if values.iter().fold(true, |are_finite, value| are_finite & value.is_finite()) {
         Ok(values)
     } else {
         Err(ParameterError::NotFinite { name: name.clone() })

@@ -133,6 +133,13 @@ pub fn updates(arguments: &TrainingArguments, n_rows: usize) -> u64 {
     Schedule::new(arguments, n_rows).total
 }
 
+/// How many different rows a round surely uses: those of its first pass. 0 without updates.
+pub fn rows_used(arguments: &TrainingArguments, n_rows: usize) -> usize {
+    let schedule = Schedule::new(arguments, n_rows);
+    let updates = usize::try_from(schedule.total.min(schedule.updates_per_pass)).unwrap_or(usize::MAX);
+    n_rows.min(schedule.batch_rows.saturating_mul(updates))
+}
+
 /// Which rows each update uses, as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Schedule {

@@ -11,15 +11,14 @@ mod work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use protocol::{NodeMessage, Progress, Refusal, RequestId, ResearcherMessage, Tags, Task, TaskId};
+use protocol::{NodeMessage, Progress, Refusal, RefusalCode, RequestId, ResearcherMessage, Tags, Task, TaskId};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use transport::link::Link;
 
 use crate::answer::stopped_by_hospital;
 use crate::command::RunningTask;
-use crate::datasets::public_face;
-use crate::disclosure::{Cleared, Disclosure};
+use crate::disclosure::{self, Cleared, Disclosure};
 use crate::handle::NodeHandle;
 use crate::participant::{Event, Participant, State};
 use crate::policy::Permit;
@@ -31,6 +30,8 @@ use self::work::Running;
 
 /// Events that wait. Whoever adds one beyond that waits.
 const QUEUE: usize = 64;
+/// Tasks of one researcher that are not settled; more are refused.
+const MOST_OPEN: usize = 256;
 
 /// Why an agent ended before it was told to.
 #[derive(Debug, Error)]
@@ -131,6 +132,8 @@ struct Loop<L> {
     handle: AgentHandle,
     outbox: Option<mpsc::Sender<NodeMessage>>,
     jobs: BTreeMap<TaskId, Job>,
+    /// Held by the task whose model is fetched or waits for its turn.
+    desk: Arc<Semaphore>,
 }
 
 impl AgentHandle {
@@ -163,7 +166,16 @@ impl<L: Link> Agent<L> {
     /// Deals with the researcher until it is dropped. Returns only if the own disk fails.
     pub async fn run(self) -> Result<(), AgentError> {
         let Self { node, enrolment, link, workshop, handle, mut queue } = self;
-        let mut agent = Loop { node, enrolment, link, workshop, handle, outbox: None, jobs: BTreeMap::new() };
+        let mut agent = Loop {
+            node,
+            enrolment,
+            link,
+            workshop,
+            handle,
+            outbox: None,
+            jobs: BTreeMap::new(),
+            desk: Arc::new(Semaphore::new(1)),
+        };
         agent.restore().await?;
         let _connection = Aborting::spawn(connection::stay_connected(
             agent.link.clone(),
@@ -182,13 +194,17 @@ impl<L: Link> Agent<L> {
 impl<L: Link> Loop<L> {
     /// Takes up the open tasks of the journal. Those that the hospital does not want any more are stopped first.
     async fn restore(&mut self) -> Result<(), AgentError> {
-        let is_wanted = !self.node.is_paused()? && self.node.policy().allows(&self.enrolment);
+        let is_wanted = !self.node.is_paused()? && self.node.allows(&self.enrolment);
         for record in self.node.store().open_tasks(&self.enrolment.researcher)? {
             let TaskRecord { task, signature, state, updated, .. } = record;
             let id = task.id.clone();
             let participant = Participant::restored(id.clone(), state, updated);
-            self.jobs.insert(id.clone(), Job::new(participant, task, signature, None, true));
-            let event = if is_wanted { Event::Restarted } else { Event::Stopped(stopped_by_hospital()) };
+            self.jobs.insert(id.clone(), Job::restored(participant, task, signature));
+            let event = if is_wanted && !self.node.halt().has_stopped(&id) {
+                Event::Restarted
+            } else {
+                Event::Stopped(stopped_by_hospital())
+            };
             self.apply(&id, event).await?;
         }
         self.show();
@@ -233,32 +249,41 @@ impl<L: Link> Loop<L> {
             return self.apply(&id, Event::Repeated).await;
         }
         if let Some(TaskRecord { state, updated, .. }) = self.node.store().task(&self.enrolment.researcher, &id)? {
-            let settled = Job::new(Participant::restored(id.clone(), state, updated), task, signature, None, true);
+            let settled = Job::restored(Participant::restored(id.clone(), state, updated), task, signature);
             self.jobs.insert(id.clone(), settled);
             self.apply(&id, Event::Repeated).await?;
             self.jobs.remove(&id);
             return Ok(());
         }
+        if self.jobs.len() >= MOST_OPEN {
+            let refusal = Refusal::new(RefusalCode::QuotaExceeded, "too many tasks of this researcher are not settled");
+            self.say(NodeMessage::Refused { task: id, refusal }).await;
+            return Ok(());
+        }
         let (event, permit) = match self.node.policy().admit(&self.node, &self.enrolment, &task, &signature) {
             Ok(permit) => (Event::Admitted, Some(permit)),
+            // Who may not ask does not fill the journal either.
+            Err(refusal) if matches!(refusal.code, RefusalCode::SignatureInvalid | RefusalCode::ResearcherNotAllowed) => {
+                self.say(NodeMessage::Refused { task: id, refusal }).await;
+                return Ok(());
+            }
             Err(refusal) => (Event::Denied(refusal), None),
         };
         let participant = Participant::new(id.clone(), self.node.now());
-        self.jobs.insert(id.clone(), Job::new(participant, task, signature, permit, false));
+        self.jobs.insert(id.clone(), Job::new(participant, task, signature, permit));
         self.apply(&id, event).await
     }
 
     async fn search(&mut self, request: RequestId, tags: Option<&Tags>) -> Result<(), AgentError> {
-        let is_allowed = self.node.policy().allows(&self.enrolment);
+        let is_allowed = self.node.allows(&self.enrolment);
         let datasets = self.node.store().datasets()?;
         let found = datasets.iter().filter(|dataset| {
             is_allowed
                 && dataset.is_visible_to(&self.enrolment.researcher)
                 && tags.is_none_or(|tags| dataset.description.tags.answer(tags))
         });
-        let row_counts = self.node.config().row_counts;
-        let datasets = found.map(|dataset| public_face(dataset, row_counts)).collect();
-        self.say(NodeMessage::Found { request, datasets }).await;
+        let faces = disclosure::faces(request, found, self.node.config().row_counts);
+        self.say(faces.into_message()).await;
         Ok(())
     }
 
@@ -302,13 +327,16 @@ impl<L: Link> Loop<L> {
             Order::Stop { task, refusal, stopped } => {
                 let is_meant = |id: &TaskId| task.as_ref().is_none_or(|task| task == id);
                 let ids: Vec<TaskId> = self.jobs.keys().filter(|id| is_meant(id)).cloned().collect();
-                let mut count = 0;
+                let (mut count, mut result) = (0, Ok(()));
                 for id in ids {
                     let was_refused = self.is_refused(&id);
-                    self.apply(&id, Event::Stopped(refusal.clone())).await?;
+                    // Where the disk fails, all work is stopped all the same; then the agent ends.
+                    self.node.halt().stop_task(id.clone());
+                    result = result.and(self.apply(&id, Event::Stopped(refusal.clone())).await);
                     count += usize::from(!was_refused && self.is_refused(&id));
                 }
                 let _ = stopped.send(count);
+                return result;
             }
         }
         Ok(())
@@ -331,7 +359,7 @@ impl<L: Link> Loop<L> {
         job.progress = Some(progress);
         if let Some(outbox) = &self.outbox {
             // Progress is shown and forgotten: a full queue may lose it.
-            let _ = outbox.try_send(NodeMessage::Progress { task: id, progress });
+            let _ = outbox.try_send(disclosure::progress(id, progress).into_message());
         }
     }
 
@@ -365,8 +393,23 @@ impl<L: Link> Loop<L> {
 }
 
 impl Job {
-    fn new(participant: Participant, task: Task, signature: Vec<u8>, permit: Option<Permit>, is_in_journal: bool) -> Self {
-        let task = Arc::new(task);
-        Self { participant, task, signature, is_in_journal, permit, work: None, cleared: None, upload: None, progress: None }
+    /// A task that came just now; `permit` is absent if the policy refused it.
+    fn new(participant: Participant, task: Task, signature: Vec<u8>, permit: Option<Permit>) -> Self {
+        Self { permit, is_in_journal: false, ..Self::restored(participant, task, signature) }
+    }
+
+    /// A task of the journal; the policy is asked again before it is worked on.
+    fn restored(participant: Participant, task: Task, signature: Vec<u8>) -> Self {
+        Self {
+            participant,
+            task: Arc::new(task),
+            signature,
+            is_in_journal: true,
+            permit: None,
+            work: None,
+            cleared: None,
+            upload: None,
+            progress: None,
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use component::audit::AuditLog;
-use protocol::{Refusal, RefusalCode, TaskId};
+use protocol::{DatasetId, Refusal, RefusalCode, TaskId};
 use serde_json::{Value, json};
 
 use crate::command::{AuditRow, ConfigRow, Reply, Request, Status, TaskRow};
 use crate::datasets::DatasetError;
-use crate::enrolment;
+use crate::enrolment::{self, EnrolmentError};
 use crate::handle::NodeHandle;
 use crate::participant::{Action, Event, Participant, State};
 use crate::policy::{PAUSED, work_name};
@@ -42,13 +42,15 @@ pub(crate) fn tasks(count: usize) -> String {
     if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
 }
 
-pub(crate) fn registered(enrolment: &Enrolment) -> Reply {
-    done(format!(
-        "enrolled with {} at {}; its certificate authority is\n  {}",
-        enrolment.researcher,
-        enrolment.address,
-        enrolment.authority.key_fingerprint()
-    ))
+/// What came of enrolling, by token or by file.
+pub(crate) fn enrolled(enrolment: &Result<Enrolment, EnrolmentError>) -> Reply {
+    match enrolment {
+        Ok(Enrolment { researcher, address, authority, .. }) => {
+            let authority = authority.key_fingerprint();
+            done(format!("enrolled with {researcher} at {address}; its certificate authority is\n  {authority}"))
+        }
+        Err(error) => failed(error),
+    }
 }
 
 pub(crate) fn stopped_one(task: &TaskId, count: usize) -> Reply {
@@ -61,6 +63,27 @@ pub(crate) fn stopped_one(task: &TaskId, count: usize) -> Reply {
 /// What a stopped task's researcher hears.
 pub(crate) fn stopped_by_hospital() -> Refusal {
     Refusal::new(RefusalCode::StoppedByHospital, "stopped by the hospital")
+}
+
+/// Datasets whose tasks stop, for what was computed is of data that the hospital does not offer so any more.
+pub(crate) struct Withdrawn(Option<DatasetId>);
+
+impl Withdrawn {
+    pub(crate) fn is_of(&self, dataset: &DatasetId) -> bool {
+        self.0.as_ref().is_none_or(|withdrawn| withdrawn == dataset)
+    }
+}
+
+/// The datasets that a request takes away, or changes in what they hold or who sees them.
+pub(crate) fn stops_tasks_of(request: &Request) -> Option<Withdrawn> {
+    match request {
+        Request::DeleteAllDatasets => Some(Withdrawn(None)),
+        Request::DeleteDataset { dataset } | Request::RefreshDataset { dataset } => Some(Withdrawn(Some(dataset.clone()))),
+        Request::UpdateDataset { dataset, changes } if changes.path.is_some() || changes.visible_to.is_some() => {
+            Some(Withdrawn(Some(dataset.clone())))
+        }
+        _ => None,
+    }
 }
 
 /// What a hospital's person changed; questions are not written down.
@@ -110,19 +133,28 @@ impl NodeHandle {
             return failed(&refusal);
         }
         match request {
-            Request::Enrol { token } => match self.enrol(&token).await {
-                Ok(enrolment) => done(format!("enrolled with {} at {}", enrolment.researcher, enrolment.address)),
-                Err(error) => failed(&error),
-            },
+            Request::Enrol { token } => enrolled(&self.enrol(&token).await),
+            Request::Register { answer, address, replaces } => {
+                enrolled(&self.enrol_by_file(&answer, address.as_deref(), replaces))
+            }
             Request::Stop => Reply::Failed { sentence: "no daemon runs".to_owned() },
             Request::CancelTask { task } => {
-                or_failed(self.stop_stored(|id| *id == task).map(|count| stopped_one(&task, count)))
+                or_failed(self.stop_stored(|record| record.task.id == task).map(|count| stopped_one(&task, count)))
             }
             Request::CancelAllTasks => {
                 or_failed(self.stop_stored(|_| true).map(|count| done(format!("stopped {}", tasks(count)))))
             }
             // The agents stop what is open when they start.
-            request => self.answer_now(request),
+            request => {
+                let stops = stops_tasks_of(&request);
+                let reply = self.answer_now(request);
+                match stops {
+                    Some(datasets) if !matches!(reply, Reply::Failed { .. }) => {
+                        or_failed(self.stop_stored(|record| datasets.is_of(&record.task.dataset)).map(|_| reply))
+                    }
+                    _ => reply,
+                }
+            }
         }
     }
 
@@ -150,9 +182,6 @@ impl NodeHandle {
                 text: request.to_text(self.name()),
                 key_fingerprint: request.key_fingerprint().to_string(),
             })),
-            Request::Register { answer, address, replaces } => {
-                or_failed(self.enrol_by_file(&answer, address.as_deref(), replaces).map(|enrolment| registered(&enrolment)))
-            }
             Request::ForgetRequest { key } => {
                 or_failed(self.forget_request(&key).map(|key| done(format!("dropped the request with the key {key}"))))
             }
@@ -196,17 +225,21 @@ impl NodeHandle {
     }
 
     fn pause(&self) -> Result<Reply, StoreError> {
+        self.halt().set_paused(true);
         Ok(done(if self.store().set_mark(PAUSED, self.now())? { "paused" } else { "was paused already" }))
     }
 
     fn resume(&self) -> Result<Reply, StoreError> {
-        Ok(done(if self.store().clear_mark(PAUSED)? { "takes work again" } else { "was not paused" }))
+        let was_marked = self.store().clear_mark(PAUSED)?;
+        let was_paused = was_marked || self.halt().is_paused();
+        self.halt().set_paused(false);
+        Ok(done(if was_paused { "takes work again" } else { "was not paused" }))
     }
 
     /// Stops tasks in the journal; the researchers hear of it at the next connection.
-    fn stop_stored(&self, is_meant: impl Fn(&TaskId) -> bool) -> Result<usize, StoreError> {
+    fn stop_stored(&self, is_meant: impl Fn(&TaskRecord) -> bool) -> Result<usize, StoreError> {
         let mut stopped = 0;
-        for record in self.store().tasks(false)?.into_iter().filter(|record| is_meant(&record.task.id)) {
+        for record in self.store().tasks(false)?.into_iter().filter(is_meant) {
             let TaskRecord { researcher, task, state, updated, .. } = record;
             let mut participant = Participant::restored(task.id.clone(), state, updated);
             let actions = self.draw(|rng| participant.apply(Event::Stopped(stopped_by_hospital()), self.now(), rng));

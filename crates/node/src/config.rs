@@ -43,7 +43,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "minimum_samples",
         takes: Takes::Integer { least: 0, most: i64::MAX },
         default: "0",
-        doc: "Datasets with fewer rows are neither registered nor computed on.",
+        doc: "Datasets with fewer rows are not registered, and nothing is computed on fewer rows or values of a column. Tasks on \
+              other choices of rows may still differ by fewer. How many rows took part is told in the report.",
     },
     Setting {
         section: "security",
@@ -64,7 +65,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "row_counts",
         takes: Takes::Choice(&["exact", "rounded", "hidden"]),
         default: "\"rounded\"",
-        doc: "How researchers see the number of rows; rounded keeps two digits.",
+        doc: "How a search shows the number of rows; rounded keeps two digits. Taking part in an experiment tells the exact number \
+              of rows in the report, whatever this says.",
     },
     Setting {
         section: "proxy",
@@ -115,7 +117,17 @@ pub const SETTINGS: &[Setting] = &[
         default: "1",
         doc: "How many trainings run at once, each on one thread; others wait their turn.",
     },
+    Setting {
+        section: "training",
+        key: "memory_mib",
+        takes: Takes::Integer { least: 0, most: 1 << 30 },
+        default: "0",
+        doc: "The most memory that one task may need by estimate, in MiB; larger ones are refused. 0: half of the machine's.",
+    },
 ];
+
+/// The least time that something is kept.
+const LEAST_RETENTION: Duration = Duration::from_hours(1);
 
 /// How row counts are shown to researchers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +176,8 @@ pub struct NodeConfig {
     pub storage: StorageLimits,
     /// How many trainings run at once.
     pub trainings: usize,
+    /// The most memory that one task may need; `None`: half of the machine's.
+    pub memory_bytes: Option<u64>,
     layers: Config,
 }
 
@@ -179,6 +193,8 @@ pub enum NodeConfigError {
         nearest.as_ref().map(|word| format!("; did you mean {word:?}?")).unwrap_or_default()
     )]
     PlanKind { found: String, nearest: Option<String> },
+    #[error("`storage.{key}` is at least 1h, found {found:?}")]
+    Retention { key: &'static str, found: String },
     #[error("`default.name` must have 1 to 128 characters without control characters")]
     Name,
 }
@@ -192,6 +208,15 @@ fn plan_kind(word: &str) -> Result<PlanKind, NodeConfigError> {
             Err(NodeConfigError::PlanKind { found: word.to_owned(), nearest: nearest(word, words) })
         }
     }
+}
+
+/// Reads how long something is kept; what would go at once was never meant to be kept.
+fn retention(layers: &Config, key: &'static str) -> Result<Duration, NodeConfigError> {
+    let kept = layers.duration("storage", key);
+    if kept < LEAST_RETENTION {
+        return Err(NodeConfigError::Retention { key, found: layers.text("storage", key).to_owned() });
+    }
+    Ok(kept)
 }
 
 fn given(text: &str) -> Option<String> {
@@ -251,11 +276,12 @@ impl NodeConfig {
             proxy: proxy(&layers, &env),
             storage: StorageLimits {
                 quota_bytes: layers.number::<u64>("storage", "quota_mib") << 20,
-                spool_retention: layers.duration("storage", "spool_retention"),
-                journal_retention: layers.duration("storage", "journal_retention"),
-                state_retention: layers.duration("storage", "state_retention"),
+                spool_retention: retention(&layers, "spool_retention")?,
+                journal_retention: retention(&layers, "journal_retention")?,
+                state_retention: retention(&layers, "state_retention")?,
             },
             trainings: layers.number("training", "threads"),
+            memory_bytes: Some(layers.number::<u64>("training", "memory_mib") << 20).filter(|bytes| *bytes > 0),
             layers,
         })
     }
@@ -298,6 +324,17 @@ mod tests {
         let config = load("", &env).unwrap();
         assert_eq!(config.researcher, AddressOverride { host: Some("10.0.0.1".into()), port: Some(50_051) });
         assert_eq!(config.minimum_samples, 20);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_no_time_at_all() {
+        for key in ["spool_retention", "journal_retention", "state_retention"] {
+            let load = |value: &str| load(&format!("[storage]\n{key} = \"{value}\"\n"), &[]);
+            let error = load("0s").unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("at least 1h"), "{error}");
+            assert!(load("59m").is_err());
+            load("1h").unwrap();
+        }
     }
 
     #[test]

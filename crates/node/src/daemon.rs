@@ -18,10 +18,12 @@ use transport::grpc::client::GrpcLink;
 use transport::socket::{bind_local, is_own_peer};
 
 use crate::agent::{Aborting, Agent, AgentHandle, Order};
-use crate::answer::{failed, registered, stopped_by_hospital, stopped_one, tasks};
+use crate::answer::{enrolled, failed, stopped_by_hospital, stopped_one, stops_tasks_of, tasks};
 use crate::command::{Reply, Request};
+use crate::enrolment::EnrolmentError;
 use crate::handle::{self, NodeHandle, OpenError};
-use crate::store::{Enrolment, StoreError};
+use crate::participant::State;
+use crate::store::{Enrolment, StoreError, TaskRecord};
 use crate::workshop::{Blocking, Workshop};
 
 /// How long to wait before an agent whose disk or identity failed begins again.
@@ -70,6 +72,11 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()>) -
     for enrolment in node.store().enrolments()? {
         daemon.start_agent(enrolment.researcher);
     }
+    if node.config().minimum_samples == 0 {
+        tracing::warn!(
+            "`security.minimum_samples` is 0: researchers may compute on single rows; set it to what your rules ask"
+        );
+    }
     tracing::info!(id = %node.id(), name = node.name(), "the node runs");
     let caretaker = Aborting::spawn(daemon.clone().take_care());
     tokio::pin!(shutdown);
@@ -90,6 +97,9 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()>) -
     }
     drop(caretaker);
     daemon.agents().clear();
+    if let Err(error) = node.store().forgive_all_starts() {
+        tracing::warn!(%error, "work that was under way counts as failed");
+    }
     node.audit("node.stopped", json!({ "process": std::process::id() }))?;
     // A new daemon replaces a socket that stays.
     let _ = std::fs::remove_file(folder.control_socket());
@@ -201,6 +211,10 @@ impl Daemon {
     }
 
     async fn answer(self: &Arc<Self>, request: Request, user: &str) -> Reply {
+        use Request::{Allow, CancelAllTasks, CancelTask, Pause};
+        if matches!(request, Pause | CancelTask { .. } | CancelAllTasks | Allow { allowed: false, .. }) {
+            return self.halt(request, user).await;
+        }
         if let Err(refusal) = self.node.audit_command(&request, user) {
             return failed(&refusal);
         }
@@ -209,55 +223,109 @@ impl Daemon {
                 self.stop.notify_one();
                 Reply::Done { sentence: "the daemon ends".to_owned() }
             }
-            Request::Enrol { token } => match self.node.enrol(&token).await {
-                Ok(enrolment) => {
-                    let sentence = format!("enrolled with {} at {}", enrolment.researcher, enrolment.address);
-                    self.start_agent(enrolment.researcher);
-                    Reply::Done { sentence }
-                }
-                Err(error) => failed(&error),
-            },
+            Request::Enrol { token } => self.deal_after(self.node.enrol(&token).await),
             Request::Register { answer, address, replaces } => {
-                match self.node.enrol_by_file(&answer, address.as_deref(), replaces) {
-                    Ok(enrolment) => {
-                        let reply = registered(&enrolment);
-                        self.start_agent(enrolment.researcher);
-                        reply
-                    }
-                    Err(error) => failed(&error),
-                }
+                self.deal_after(self.node.enrol_by_file(&answer, address.as_deref(), replaces))
             }
-            Request::CancelTask { task } => stopped_one(&task, self.stop_tasks(None, Some(task.clone())).await),
-            Request::CancelAllTasks => {
-                Reply::Done { sentence: format!("stopped {}", tasks(self.stop_tasks(None, None).await)) }
+            Request::Forget { ref researcher } => {
+                let researcher = researcher.clone();
+                self.forget(request, researcher).await
             }
             request => self.answer_from_folder(request).await,
         }
     }
 
+    /// Stops work first and writes that down afterwards: a full disk does not keep work going. What could not be written down
+    /// is told.
+    async fn halt(self: &Arc<Self>, request: Request, user: &str) -> Reply {
+        let (researcher, task) = match &request {
+            Request::Allow { researcher, .. } => (Some(researcher), None),
+            Request::CancelTask { task } => (None, Some(task)),
+            _ => (None, None),
+        };
+        if let Some(researcher) = researcher {
+            self.node.halt().allow(researcher, false);
+        }
+        if matches!(request, Request::Pause) {
+            self.node.halt().set_paused(true);
+        }
+        let count = self.stop_tasks(researcher, task.cloned()).await;
+        let audited = self.node.audit_command(&request, user);
+        let reply = match &request {
+            Request::CancelTask { task } => stopped_one(task, count),
+            Request::CancelAllTasks => Reply::Done { sentence: format!("stopped {}", tasks(count)) },
+            _ => self.answer_now(request.clone()).await,
+        };
+        if let Some(researcher) = researcher {
+            self.order(Some(researcher), || Order::Reload).await;
+        }
+        let is_open = |record: &TaskRecord| matches!(record.state, State::Accepted | State::Computed(_));
+        let is_unwritten = |record: &TaskRecord| is_open(record) && self.node.halt().has_stopped(&record.task.id);
+        let reply = match self.node.store().tasks(false) {
+            Ok(records) if !records.iter().any(is_unwritten) => reply,
+            Ok(_) => Reply::Failed { sentence: "the journal does not have it; give the command again".to_owned() },
+            Err(error) => failed(&error),
+        };
+        let sentence = match (audited, reply, &request) {
+            (Ok(()), Reply::Done { .. }, Request::Pause) if count > 0 => {
+                return Reply::Done { sentence: format!("paused; stopped {}", tasks(count)) };
+            }
+            (Ok(()), reply @ Reply::Failed { .. }, Request::CancelTask { .. }) if count == 0 => return reply,
+            (_, Reply::Failed { sentence }, _) => sentence,
+            (Err(refusal), ..) => refusal.sentence,
+            (Ok(()), reply, _) => return reply,
+        };
+        Reply::Failed {
+            sentence: format!("stopped {} at once, but not all could be written down: {sentence}", tasks(count)),
+        }
+    }
+
+    /// Begins to deal with the researcher of a new enrolment.
+    fn deal_after(self: &Arc<Self>, enrolment: Result<Enrolment, EnrolmentError>) -> Reply {
+        let reply = enrolled(&enrolment);
+        if let Ok(enrolment) = enrolment {
+            self.start_agent(enrolment.researcher);
+        }
+        reply
+    }
+
+    /// Drops an enrolment without an agent that works on it. If it cannot be dropped, its agent begins again.
+    async fn forget(self: &Arc<Self>, request: Request, researcher: ResearcherId) -> Reply {
+        let had_agent = self.agents().remove(&researcher).is_some();
+        let reply = self.answer_now(request).await;
+        let is_gone = || matches!(self.node.store().enrolment(&researcher), Ok(None));
+        if had_agent && matches!(reply, Reply::Failed { .. }) && !is_gone() {
+            self.start_agent(researcher);
+        }
+        reply
+    }
+
+    /// Lets the folder's own functions answer, on a thread of their own.
+    async fn answer_now(&self, request: Request) -> Reply {
+        let node = self.node.clone();
+        let reply = Blocking::Threads.run(move || node.answer_now(request)).await;
+        reply.unwrap_or_else(|refusal| failed(&refusal))
+    }
+
     /// Lets the folder's own functions answer, then tells the agents or adds what they know.
     async fn answer_from_folder(self: &Arc<Self>, request: Request) -> Reply {
-        if let Request::Forget { researcher } = &request {
-            self.agents().remove(researcher);
-        }
-        let (node, asked) = (self.node.clone(), request.clone());
-        let reply = match Blocking::Threads.run(move || node.answer_now(asked)).await {
-            Ok(reply) => reply,
-            Err(refusal) => failed(&refusal),
-        };
+        let reply = self.answer_now(request.clone()).await;
         if matches!(reply, Reply::Failed { .. }) {
             return reply;
         }
-        match request {
-            Request::Pause => match self.stop_tasks(None, None).await {
-                0 => reply,
-                count => Reply::Done { sentence: format!("paused; stopped {}", tasks(count)) },
-            },
-            Request::Allow { researcher, allowed } => {
-                self.order(Some(&researcher), || Order::Reload).await;
-                if !allowed {
-                    self.stop_tasks(Some(&researcher), None).await;
+        if let Some(datasets) = stops_tasks_of(&request) {
+            match self.node.store().tasks(false) {
+                Ok(records) => {
+                    for record in records.into_iter().filter(|record| datasets.is_of(&record.task.dataset)) {
+                        self.stop_tasks(Some(&record.researcher), Some(record.task.id)).await;
+                    }
                 }
+                Err(error) => return failed(&error),
+            }
+        }
+        match request {
+            Request::Allow { researcher, .. } => {
+                self.order(Some(&researcher), || Order::Reload).await;
                 reply
             }
             _ => self.with_agents(reply),
@@ -278,6 +346,10 @@ impl Daemon {
 
     /// Stops tasks at the agents; says how many.
     async fn stop_tasks(&self, researcher: Option<&ResearcherId>, task: Option<TaskId>) -> usize {
+        if let Some(task) = &task {
+            // Its agent may be waiting for the disk.
+            self.node.halt().stop_task(task.clone());
+        }
         let mut count = 0;
         for agent in self.handles(researcher) {
             let (stopped, answer) = oneshot::channel();
@@ -341,7 +413,9 @@ async fn renew(node: &NodeHandle, enrolment: &Enrolment, link: &GrpcLink, agent:
         }
         if agent.state().connection == "connected" {
             match node.renew(enrolment, link).await {
-                Ok(_) => break,
+                Ok(renewed) if !renewed.certificate.is_due(node.now()) => break,
+                // At once again would be in vain: its life begins in what this machine's clock takes for the future.
+                Ok(_) => tracing::warn!("the renewed certificate is not valid yet: check this machine's clock"),
                 Err(error) => tracing::warn!(%error, "the certificate is not renewed yet"),
             }
         }

@@ -1,16 +1,15 @@
-//! Registering datasets: what the hospital offers, and what researchers see of it.
+//! Registering datasets: what the hospital offers, and what it sees of it itself.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use data::{Comparison, DataError, Depth, Description, DescriptionError, Parameters, Place, RawDescription, face, scan};
 use protocol::tags::TagsError;
-use protocol::{DataType, DatasetFace, DatasetId, RowCount, Tags};
+use protocol::{DataType, DatasetId, Tags};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::command::{DatasetChanges, DatasetDetail, DatasetRow, NewDataset};
-use crate::config::RowCounts;
 use crate::handle::NodeHandle;
 use crate::store::{Dataset, StoreError};
 
@@ -81,24 +80,6 @@ fn parameters_of(description: &Description) -> Value {
     match &description.parameters {
         Parameters::Csv(parameters) => json!(parameters),
         Parameters::Mnist => Value::Null,
-    }
-}
-
-/// What a researcher sees of a dataset.
-pub fn public_face(dataset: &Dataset, row_counts: RowCounts) -> DatasetFace {
-    let rows = dataset.scan.rows;
-    DatasetFace {
-        id: dataset.id.clone(),
-        name: dataset.description.name.clone(),
-        data_type: dataset.description.data_type(),
-        tags: dataset.description.tags.clone(),
-        description: dataset.description.description.clone(),
-        rows: match row_counts {
-            RowCounts::Exact => RowCount::Exact(rows),
-            RowCounts::Rounded => RowCount::rounded(rows),
-            RowCounts::Hidden => RowCount::Hidden,
-        },
-        columns: face(&dataset.scan.schema),
     }
 }
 

@@ -1,11 +1,15 @@
 //! The one gate out: whether what was computed may leave. It writes the audit log, and the contribution's file itself: bytes
 //! that it did not write do not leave.
 //!
-//! Only this module makes a [`Cleared`], and the agent uploads only that.
+//! Only this module makes a [`Cleared`], and the agent uploads only that. What is said of work under way ([`progress`]) and of
+//! datasets ([`faces`]) is made here as well; it is asked for again and again, and not written down each time.
+
+mod message;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use analytics::moments::COUNTS;
 use protocol::{
     EncodingError, Purpose, Refusal, RefusalCode, Report, ResearcherId, Scalars, TaskId, VectorSpec, layout_byte_len,
 };
@@ -13,8 +17,10 @@ use serde_json::json;
 
 use crate::handle::NodeHandle;
 use crate::participant::Held;
-use crate::policy::Permit;
+use crate::policy::{Permit, Policy};
 use crate::spool::{INLINE_BYTES, SpoolWriter, digest_of};
+
+pub(crate) use message::{faces, progress};
 
 /// Elements that are encoded at a time.
 const BLOCK: usize = 1 << 16;
@@ -24,7 +30,7 @@ const LONGEST_REMARK: usize = 512;
 
 /// The elements of a computed vector.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Values {
+pub(crate) enum Values {
     Reals(Vec<f64>),
     /// (trained - global) · weight, element by element, without a third copy of a large model.
     Differences {
@@ -36,7 +42,7 @@ pub enum Values {
 
 /// One vector as the executor made it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Computed {
+pub(crate) struct Computed {
     pub purpose: Purpose,
     pub name: String,
     pub shape: Vec<usize>,
@@ -45,14 +51,16 @@ pub struct Computed {
 
 /// All that a task's work made.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub vectors: Vec<Computed>,
     pub report: Report,
+    /// The numbers of rows that the values were computed on, where they differ: each column's, each round's.
+    pub samples: Vec<u64>,
 }
 
 /// A contribution that may leave: it is on disk, whole, and has passed the gate.
 #[derive(Debug)]
-pub struct Cleared {
+pub(crate) struct Cleared {
     held: Held,
     path: PathBuf,
     /// The bytes, where they are few enough to lie in the journal as well.
@@ -60,22 +68,22 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    pub fn held(&self) -> &Held {
+    pub(crate) fn held(&self) -> &Held {
         &self.held
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn content(&self) -> Option<&[u8]> {
+    pub(crate) fn content(&self) -> Option<&[u8]> {
         self.content.as_deref()
     }
 }
 
 /// What the gate says.
 #[derive(Debug)]
-pub enum Disclosure {
+pub(crate) enum Disclosure {
     Cleared(Cleared),
     /// Values do not fit the round's scales; these exponents fit, one for each vector of the layout.
     OutOfRange {
@@ -151,6 +159,27 @@ fn check_report(report: &Report) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether everything was computed on as many rows as the hospital wants, or on none.
+fn check_rows(policy: &Policy, outcome: &Outcome) -> Result<(), Refusal> {
+    let too_few = || Refusal::new(RefusalCode::TooFewSamples, "it was computed on fewer rows than the hospital allows");
+    let Report { train_rows, test_rows, measured, .. } = &outcome.report;
+    let mut rows = outcome.samples.iter().chain([train_rows, test_rows]);
+    if !rows.all(|rows| policy.allows_rows(*rows)) || (*test_rows == 0 && !measured.is_empty()) {
+        return Err(too_few());
+    }
+    for vector in &outcome.vectors {
+        // The numbers of rows that leave are checked themselves, wherever they came from.
+        let is_count = vector.purpose == Purpose::Statistic && vector.name == COUNTS;
+        let Values::Reals(values) = &vector.values else { continue };
+        let least = policy.minimum_samples() as f64;
+        let is_enough = |value: &f64| *value >= least || (is_count && *value == 0.0);
+        if (is_count || vector.purpose == Purpose::Weight) && !values.iter().all(is_enough) {
+            return Err(too_few());
+        }
+    }
+    Ok(())
+}
+
 /// Whether the outcome is what was asked for, no more and no less.
 fn check(layout: &[VectorSpec], outcome: &Outcome) -> Result<u64, Refusal> {
     let same_number = layout.len() == outcome.vectors.len();
@@ -192,10 +221,24 @@ fn encode(layout: &[VectorSpec], outcome: &Outcome, mut write: impl FnMut(&[u8])
     Ok(if all_fit { Written::All } else { Written::OutOfRange(exponents) })
 }
 
+/// Whether the hospital still offers the dataset to the researcher, as it was when the task was admitted.
+fn check_dataset(node: &NodeHandle, permit: &Permit) -> Result<(), Refusal> {
+    match node.store().dataset(&permit.dataset().id) {
+        Ok(Some(dataset)) if dataset.is_visible_to(permit.researcher()) => Ok(()),
+        Ok(_) => Err(Refusal::new(RefusalCode::DatasetUnknown, "the node does not offer the dataset any more")),
+        Err(error) => {
+            tracing::error!(%error, "the database failed");
+            Err(Refusal::new(RefusalCode::Unavailable, "the node cannot read its database"))
+        }
+    }
+}
+
 /// Says whether the outcome of a permitted task may leave, and writes that down. If it may, it is on disk when this returns.
-pub fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome) -> Disclosure {
+pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome) -> Disclosure {
     let (researcher, task) = (permit.researcher().clone(), permit.task().clone());
-    let disclosure = match check(&task.layout, outcome) {
+    let checked = check_dataset(node, &permit);
+    let checked = checked.and_then(|()| check_rows(node.policy(), outcome)).and_then(|()| check(&task.layout, outcome));
+    let disclosure = match checked {
         Ok(bytes) => write_out(node, &permit, outcome, bytes).unwrap_or_else(Disclosure::Hindered),
         Err(refusal) => Disclosure::Withheld(refusal),
     };
@@ -250,7 +293,7 @@ fn write_out(node: &NodeHandle, permit: &Permit, outcome: &Outcome, bytes: u64) 
 
 /// Takes up a contribution that passed the gate before the daemon ended. Fails if the disk does not have those very bytes
 /// any more.
-pub fn restore(node: &NodeHandle, researcher: &ResearcherId, task: &TaskId, held: &Held) -> Result<Cleared, Refusal> {
+pub(crate) fn restore(node: &NodeHandle, researcher: &ResearcherId, task: &TaskId, held: &Held) -> Result<Cleared, Refusal> {
     let lost = |error: &dyn std::fmt::Display| {
         tracing::error!(%task, %error, "a contribution is lost");
         internal("the contribution was lost on the node's disk")
@@ -297,6 +340,7 @@ mod tests {
                 vector(Purpose::Model, "weight", Values::Differences { trained, global, weight: 10.0 }),
             ],
             report: Report::default(),
+            samples: vec![10],
         }
     }
 
@@ -344,6 +388,35 @@ mod tests {
         assert!(changed(&|it| it.report.loss = Some(f64::NAN)));
         assert!(changed(&|it| it.report.remarks = vec!["line\nline".into()]));
         assert!(changed(&|it| it.report.remarks = vec!["x".repeat(600)]));
+    }
+
+    #[test]
+    fn what_few_rows_gave_does_not_leave() {
+        let file = "[default]\nid = \"NODE_00000000-0000-4000-8000-000000000001\"\nname = \"North\"\n";
+        let env = |name: &str| (name == "FBM_SECURITY_MINIMUM_SAMPLES").then(|| "10".to_owned());
+        let policy = Policy::of(&crate::config::NodeConfig::load(file, env).unwrap());
+        let mut good = outcome(&[1.0, 2.0, 3.0]);
+        good.report = Report { train_rows: 10, test_rows: 0, ..Report::default() };
+        assert_eq!(check_rows(&policy, &good), Ok(()));
+        let code = |change: &dyn Fn(&mut Outcome)| {
+            let mut outcome = good.clone();
+            change(&mut outcome);
+            check_rows(&policy, &outcome).err().map(|refusal| refusal.code)
+        };
+        let few = Some(RefusalCode::TooFewSamples);
+        assert_eq!(code(&|it| it.samples = vec![10, 9]), few);
+        assert_eq!(code(&|it| it.report.train_rows = 9), few);
+        assert_eq!(code(&|it| it.report.test_rows = 1), few);
+        assert_eq!(code(&|it| it.vectors[0].values = Values::Reals(vec![9.0])), few);
+        assert_eq!(code(&|it| it.vectors[0].values = Values::Reals(vec![0.0])), few, "a training has rows");
+        let counts = |values: &[f64]| Computed {
+            purpose: Purpose::Statistic,
+            name: COUNTS.into(),
+            shape: vec![values.len()],
+            values: Values::Reals(values.to_vec()),
+        };
+        assert_eq!(code(&|it| it.vectors = vec![counts(&[0.0, 12.0])]), None);
+        assert_eq!(code(&|it| it.vectors = vec![counts(&[12.0, 1.0])]), few);
     }
 
     #[test]

@@ -155,6 +155,7 @@ impl NodeHandle {
         let enrolment = self.store().enrolment(researcher)?.ok_or_else(|| EnrolmentError::Unknown(researcher.clone()))?;
         self.audit("enrolment.forgotten", json!({ "researcher": researcher }))?;
         self.store().forget_researcher(researcher)?;
+        self.halt().allow(researcher, true);
         self.keys().remove(&key_name(researcher, &enrolment.certificate))?;
         let is_theirs =
             |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(researcher.as_str()));
@@ -166,15 +167,23 @@ impl NodeHandle {
 
     /// Allows or forbids a researcher to give work.
     pub fn allow(&self, researcher: &ResearcherId, allowed: bool) -> Result<(), EnrolmentError> {
-        self.audit(
-            if allowed { "researcher.allowed" } else { "researcher.forbidden" },
-            json!({ "researcher": researcher }),
-        )?;
-        if self.store().allow_researcher(researcher, allowed)? {
-            Ok(())
+        let facts = json!({ "researcher": researcher });
+        if allowed {
+            self.audit("researcher.allowed", facts.clone())?;
         } else {
-            Err(EnrolmentError::Unknown(researcher.clone()))
+            self.halt().allow(researcher, false);
         }
+        if !self.store().allow_researcher(researcher, allowed)? {
+            self.halt().allow(researcher, true);
+            return Err(EnrolmentError::Unknown(researcher.clone()));
+        }
+        if allowed {
+            self.halt().allow(researcher, true);
+        } else {
+            // It is forbidden, written down or not.
+            self.audit("researcher.forbidden", facts)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn node_identity(&self, enrolment: &Enrolment) -> Result<NodeIdentity, EnrolmentError> {

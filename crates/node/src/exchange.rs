@@ -100,7 +100,8 @@ impl NodeHandle {
         let mut meant = self.open_requests()?;
         meant.retain(|key| short(key).starts_with(&digits.to_lowercase()) || key.to_string() == typed);
         match meant.as_slice() {
-            [key] if !digits.is_empty() => {
+            // Enough of it to be no slip of the hand.
+            [key] if digits.len() >= 4 => {
                 self.audit("certificate.request_dropped", json!({ "key": key.to_string() }))?;
                 self.keys().remove(&request_name(key))?;
                 Ok(*key)

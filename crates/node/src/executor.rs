@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use data::{Comparison, DataError, Depth, refusal};
+use data::{Comparison, DataError, Depth, Scan, refusal};
 use protocol::{Plan, Progress, Refusal, RefusalCode, StatisticPlan, Timestamp, Work};
 
 use crate::disclosure::Outcome;
@@ -18,11 +18,11 @@ use crate::handle::NodeHandle;
 use crate::policy::Permit;
 use crate::store::Dataset;
 
-pub use tables::Tables;
+pub(crate) use tables::Tables;
 
 /// Why a task's work gave nothing.
 #[derive(Debug)]
-pub enum WorkError {
+pub(crate) enum WorkError {
     Refused(Refusal),
     /// Somebody stopped it.
     Cancelled,
@@ -44,7 +44,7 @@ impl WorkError {
 }
 
 /// Who looks on while a task is worked on.
-pub struct Observer {
+pub(crate) struct Observer {
     pub cancel: Arc<AtomicBool>,
     /// Told now and then how far it is.
     pub progress: Box<dyn FnMut(Progress) + Send>,
@@ -60,7 +60,7 @@ struct Job<'a> {
 }
 
 /// Does the work of a permitted task. `model` is the blob that the task refers to.
-pub fn execute(
+pub(crate) fn execute(
     node: &NodeHandle,
     tables: &Tables,
     permit: &Permit,
@@ -115,8 +115,9 @@ impl Job<'_> {
         match dataset.scan.compare(&dataset.description, depth)? {
             Comparison::Same => {}
             Comparison::Touched(fingerprint) => {
-                dataset.scan.fingerprint = fingerprint;
-                store.touch_dataset(&dataset.id, &dataset.scan).map_err(failed)?;
+                let touched = Scan { fingerprint, ..dataset.scan.clone() };
+                store.touch_dataset(&dataset.id, &dataset.scan, &touched).map_err(failed)?;
+                dataset.scan = touched;
             }
             Comparison::Changed => return Err(DataError::Changed { path: dataset.description.path.clone() }.into()),
         }

@@ -8,17 +8,20 @@ use component::audit::{AuditError, AuditLog};
 use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use component::keystore::KeyStore;
 use protocol::{NodeId, Refusal, RefusalCode, Timestamp};
-use rand::rngs::{StdRng, SysRng};
+use rand::rngs::StdRng;
+#[expect(clippy::disallowed_types, reason = "the daemon is a driver: it seeds its generator once")]
+use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use thiserror::Error;
 use transport::clock::{Clock, SystemClock};
 
 use crate::config::{NodeConfig, NodeConfigError, is_name};
+use crate::halt::Halt;
 use crate::ledger::Ledger;
 use crate::policy::{PAUSED, Policy};
 use crate::spool::Spool;
-use crate::store::{Store, StoreError};
+use crate::store::{Enrolment, Store, StoreError};
 
 /// Why a node cannot be opened.
 #[derive(Debug, Error)]
@@ -61,6 +64,7 @@ pub struct NodeHandle {
     ledger: Ledger,
     policy: Policy,
     spool: Spool,
+    halt: Halt,
 }
 
 fn system_rng() -> Result<StdRng, OpenError> {
@@ -110,6 +114,7 @@ impl NodeHandle {
             ledger: Ledger::default(),
             policy: Policy::of(&config),
             spool: Spool::new(folder.spool()),
+            halt: Halt::default(),
             folder: folder.clone(),
             config,
             store,
@@ -167,7 +172,16 @@ impl NodeHandle {
 
     /// Whether the hospital has paused the node.
     pub fn is_paused(&self) -> Result<bool, StoreError> {
-        self.store.has_mark(PAUSED)
+        Ok(self.halt.is_paused() || self.store.has_mark(PAUSED)?)
+    }
+
+    /// Whether this researcher may ask anything at all.
+    pub(crate) fn allows(&self, enrolment: &Enrolment) -> bool {
+        self.policy.allows(enrolment) && !self.halt.forbids(&enrolment.researcher)
+    }
+
+    pub(crate) fn halt(&self) -> &Halt {
+        &self.halt
     }
 
     /// Writes a line to the audit log; what cannot be written down is not done.

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::config::NodeConfig;
 use crate::handle::NodeHandle;
 use crate::ledger::Reservation;
+use crate::memory;
 use crate::store::{Dataset, Enrolment, StoreError};
 
 /// The mark that stands while the hospital has paused the node.
@@ -24,6 +25,8 @@ pub struct Policy {
     minimum_samples: u64,
     /// The most that one contribution or one model may take, in bytes.
     largest_bytes: u64,
+    /// The most memory that a task may need, in bytes.
+    memory_bytes: u64,
 }
 
 /// A task that may run, with the dataset it may read.
@@ -61,10 +64,10 @@ fn refuse<T>(code: RefusalCode, sentence: &str) -> Result<T, Refusal> {
 /// Whether the work is one that the plan has.
 fn work_fits_plan(task: &Task) -> bool {
     let Plan::Training(plan) = &task.plan else {
-        return matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
+        return task.model.is_none() && matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
     };
     match task.work {
-        Work::Sums | Work::SquaredDifferences { .. } => plan.standardise(),
+        Work::Sums | Work::SquaredDifferences { .. } => plan.standardise() && task.model.is_none(),
         Work::Train { .. } | Work::Validate => task.model.is_some(),
     }
 }
@@ -76,12 +79,23 @@ impl Policy {
             allowed_researchers: config.allowed_researchers.clone(),
             minimum_samples: config.minimum_samples,
             largest_bytes: config.storage.quota_bytes,
+            memory_bytes: memory::limit(config.memory_bytes),
         }
     }
 
-    /// Whether the node registers a dataset of so many rows.
+    /// Whether the node registers a dataset of so many rows, or trains on so many.
     pub fn has_enough_rows(&self, rows: u64) -> bool {
         rows >= self.minimum_samples
+    }
+
+    /// The least number of rows that the hospital allows computing on.
+    pub fn minimum_samples(&self) -> u64 {
+        self.minimum_samples
+    }
+
+    /// Whether numbers computed on so many rows may leave. Those of no row at all tell of nobody.
+    pub fn allows_rows(&self, rows: u64) -> bool {
+        rows == 0 || self.has_enough_rows(rows)
     }
 
     /// Whether this researcher may ask anything at all.
@@ -98,10 +112,12 @@ impl Policy {
             Refusal::new(RefusalCode::Unavailable, "the node cannot read its database")
         };
         let dataset = node.store().dataset(&task.dataset).map_err(failed)?;
-        let is_paused = node.store().has_mark(PAUSED).map_err(failed)?;
+        let is_paused = node.is_paused().map_err(failed)?;
         let is_signed = enrolment.task_key.verify(task, signature).is_ok();
         let decision = if is_paused {
             refuse(RefusalCode::PausedByHospital, "the hospital has paused this node")
+        } else if node.halt().forbids(&enrolment.researcher) {
+            refuse(RefusalCode::ResearcherNotAllowed, "the hospital does not allow this researcher to give work")
         } else {
             self.decide(enrolment, is_signed, task, dataset)
         };
@@ -148,6 +164,10 @@ impl Policy {
         };
         if !self.has_enough_rows(dataset.scan.rows) {
             return refuse(RefusalCode::TooFewSamples, "the dataset has fewer rows than the hospital allows computing on");
+        }
+        let columns = dataset.scan.schema.columns().len() as u64;
+        if memory::estimate(task, dataset.scan.rows, columns) > self.memory_bytes {
+            return refuse(RefusalCode::TooLarge, "the task needs more memory than the hospital allows");
         }
         Ok(dataset)
     }

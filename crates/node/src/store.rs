@@ -24,7 +24,8 @@ pub use enrolments::Enrolment;
 pub use journal::{NewTask, TaskRecord};
 
 /// Takes schema i to i + 1. `format` is the version of the JSON documents in a row.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE enrolment (
     researcher TEXT PRIMARY KEY, address TEXT NOT NULL, authority TEXT NOT NULL, certificate TEXT NOT NULL,
     task_key BLOB NOT NULL, allowed INTEGER NOT NULL, enrolled INTEGER NOT NULL
@@ -45,7 +46,11 @@ CREATE TABLE experiment_state (
     content BLOB NOT NULL, updated INTEGER NOT NULL, PRIMARY KEY (researcher, experiment, name)
 ) STRICT;
 CREATE TABLE mark (name TEXT PRIMARY KEY, set_at INTEGER NOT NULL) STRICT;
-"];
+",
+    "
+ALTER TABLE task ADD COLUMN starts INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// The node's database cannot be used.
 #[derive(Debug, Error)]

@@ -15,8 +15,6 @@ pub enum Blocking {
     Threads,
     /// Where it is asked for: a simulation is the same in each run.
     Inline,
-    /// As `Inline`, after so long on the runtime's clock: in a simulation, work takes time too.
-    InlineAfter(Duration),
 }
 
 impl Blocking {
@@ -24,10 +22,6 @@ impl Blocking {
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         match self {
             Self::Inline => Ok(work()),
-            Self::InlineAfter(lasts) => {
-                tokio::time::sleep(lasts).await;
-                Ok(work())
-            }
             Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|error| {
                 tracing::error!(%error, "the work ended unexpectedly");
                 Refusal::new(RefusalCode::Internal, "the work ended unexpectedly; the node's log says more")
@@ -45,6 +39,8 @@ pub struct Workshop {
     /// Statistics do not wait for trainings.
     statistics: Arc<Semaphore>,
     tables: Tables,
+    /// How long each work waits before it begins; for simulations, in which work itself takes no time.
+    delay: Duration,
 }
 
 /// The right to work now. Dropped when the work ends.
@@ -55,7 +51,18 @@ impl Workshop {
     /// Opens a workshop in which so many trainings run at once.
     pub fn new(blocking: Blocking, trainings: usize) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { blocking, trainings: semaphore(trainings.max(1)), statistics: semaphore(1), tables: Tables::default() }
+        Self {
+            blocking,
+            trainings: semaphore(trainings.max(1)),
+            statistics: semaphore(1),
+            tables: Tables::default(),
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// Opens the workshop of a simulation, in which each work takes so long on the runtime's clock.
+    pub fn for_simulation(delay: Duration) -> Self {
+        Self { delay, ..Self::new(Blocking::Inline, 1) }
     }
 
     pub fn blocking(&self) -> Blocking {
@@ -64,6 +71,13 @@ impl Workshop {
 
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Lets the time pass that work takes in a simulation.
+    pub(crate) async fn pass_time(&self) {
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
     }
 
     /// Waits until this kind of work may begin.

@@ -94,12 +94,12 @@ impl Encoding {
     pub fn encode(self, values: impl ExactSizeIterator<Item = f64> + Clone, out: &mut Vec<u8>) -> Result<(), EncodingError> {
         let scale = self.scale();
         let limit = f64::from(self.width.magnitude_bits()).exp2();
-        let mut largest = 0.0_f64;
-        for value in values.clone() {
-            if !value.is_finite() {
-                return Err(EncodingError::NotFinite);
-            }
-            largest = largest.max(value.abs());
+        // Without a branch, so that several are looked at at once.
+        let (largest, are_finite) = values.clone().fold((0.0_f64, true), |(largest, are_finite), value| {
+            (largest.max(value.abs()), are_finite & value.is_finite())
+        });
+        if !are_finite {
+            return Err(EncodingError::NotFinite);
         }
         // Rounding can carry to the limit itself, hence the comparison after rounding.
         if (largest * scale).round_ties_even() >= limit {

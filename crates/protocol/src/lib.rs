@@ -31,7 +31,8 @@ pub use message::{HeldTask, Hello, Measured, NodeMessage, Progress, Report, Rese
 pub use metric::{Metric, ValidatedOn};
 pub use model::{Activation, Family, ModelSpec, Outcome, Precision};
 pub use plan::{
-    Missing, OptimizerSpec, Plan, PlanKind, RawTrainingPlan, StatisticPlan, TrainingArguments, TrainingPlan, Validation,
+    MAX_COLUMN_NAME_CHARS, MAX_FEATURES, MAX_STATISTIC_COLUMNS, Missing, OptimizerSpec, Plan, PlanKind, RawTrainingPlan,
+    StatisticPlan, TrainingArguments, TrainingPlan, Validation,
 };
 pub use refusal::{Refusal, RefusalCode};
 pub use round::{BlobRef, Requester, RoundKey, Task, Work};

@@ -59,12 +59,67 @@ impl Plan {
     }
 }
 
+/// The most columns that a statistic names.
+pub const MAX_STATISTIC_COLUMNS: usize = 4_096;
+/// The most features that a training plan names.
+pub const MAX_FEATURES: usize = 20_000;
+/// The longest name of a column in a plan, in characters.
+pub const MAX_COLUMN_NAME_CHARS: usize = 256;
+
+/// Fails unless the names are different, and each is one that a plan may use.
+fn check_columns<'names>(key: &'static str, names: impl IntoIterator<Item = &'names str>) -> Result<(), PlanError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        check_name(key, name)?;
+        if !seen.insert(name) {
+            return Err(PlanError::Twice { key, name: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn check_name(key: &'static str, name: &str) -> Result<(), PlanError> {
+    let expected = "a column name of 1 to 256 characters";
+    match name.chars().take(MAX_COLUMN_NAME_CHARS + 1).count() {
+        0 => Err(value(key, expected, "an empty text")),
+        1..=MAX_COLUMN_NAME_CHARS => Ok(()),
+        _ => Err(value(key, expected, "a longer one")),
+    }
+}
+
 /// A federated statistic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "statistic", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", tag = "statistic", try_from = "RawStatisticPlan")]
 pub enum StatisticPlan {
     /// Count, mean and variance of numeric columns, by two passes.
     Moments { columns: Vec<String> },
+}
+
+impl StatisticPlan {
+    /// Plans the moments of 1 to [`MAX_STATISTIC_COLUMNS`] different columns.
+    pub fn moments(columns: Vec<String>) -> Result<Self, PlanError> {
+        if columns.is_empty() || columns.len() > MAX_STATISTIC_COLUMNS {
+            return Err(value("columns", "1 to 4096 column names", columns.len()));
+        }
+        check_columns("columns", columns.iter().map(String::as_str))?;
+        Ok(Self::Moments { columns })
+    }
+}
+
+/// The parts of a [`StatisticPlan`], not yet checked.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "statistic", deny_unknown_fields)]
+enum RawStatisticPlan {
+    Moments { columns: Vec<String> },
+}
+
+impl TryFrom<RawStatisticPlan> for StatisticPlan {
+    type Error = PlanError;
+
+    fn try_from(raw: RawStatisticPlan) -> Result<Self, PlanError> {
+        let RawStatisticPlan::Moments { columns } = raw;
+        Self::moments(columns)
+    }
 }
 
 /// What a node does with rows that have a blank or not-a-number cell among the plan's columns.
@@ -244,17 +299,16 @@ pub struct RawTrainingPlan {
 
 impl TrainingPlan {
     pub fn new(raw: RawTrainingPlan) -> Result<Self, PlanError> {
-        let mut seen = std::collections::BTreeSet::new();
-        for name in &raw.features {
-            if !seen.insert(name) {
-                return Err(PlanError::Twice { key: "features", name: name.clone() });
-            }
+        if raw.features.len() > MAX_FEATURES {
+            return Err(value("features", "at most 20000 column names", raw.features.len()));
         }
-        if raw.target.is_empty() {
-            return Err(value("target", "a column name", "an empty text"));
-        }
-        if seen.contains(&raw.target) {
+        check_columns("features", raw.features.iter().map(String::as_str))?;
+        check_name("target", &raw.target)?;
+        if raw.features.contains(&raw.target) {
             return Err(PlanError::TargetIsFeature(raw.target));
+        }
+        if let Some(column) = &raw.arguments.split_column {
+            check_name("split_column", column)?;
         }
         raw.optimizer.check()?;
         let arguments = &raw.arguments;
@@ -331,5 +385,37 @@ impl TryFrom<RawTrainingPlan> for TrainingPlan {
 impl From<TrainingPlan> for RawTrainingPlan {
     fn from(plan: TrainingPlan) -> Self {
         plan.raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(count: usize) -> Vec<String> {
+        (0..count).map(|index| format!("c{index}")).collect()
+    }
+
+    #[test]
+    fn a_statistic_names_a_few_different_columns() {
+        assert!(StatisticPlan::moments(named(MAX_STATISTIC_COLUMNS)).is_ok());
+        let twice = vec!["age".to_owned(), "age".to_owned()];
+        assert!(matches!(StatisticPlan::moments(twice), Err(PlanError::Twice { key: "columns", .. })));
+        let long = vec!["é".repeat(MAX_COLUMN_NAME_CHARS + 1)];
+        for columns in [Vec::new(), named(MAX_STATISTIC_COLUMNS + 1), vec![String::new()], long] {
+            assert!(matches!(StatisticPlan::moments(columns), Err(PlanError::Value { key: "columns", .. })));
+        }
+    }
+
+    #[test]
+    fn a_statistic_from_the_network_is_checked() {
+        let plan = |columns: &str| {
+            serde_json::from_str::<Plan>(&format!(r#"{{"kind":"statistic","statistic":"moments","columns":{columns}}}"#))
+        };
+        let read = plan(r#"["age","chol"]"#).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&read).unwrap()).unwrap(), read);
+        for columns in [r#"["age","age"]"#, "[]", r#"["age"],"more":1"#] {
+            assert!(plan(columns).is_err(), "{columns}");
+        }
     }
 }

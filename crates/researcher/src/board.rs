@@ -3,7 +3,8 @@
 //! The driver writes after each step that is on the disk; uploads, downloads and local commands read.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{BlobRef, ExperimentId, NodeId, Progress, TaskId, layout_byte_len};
 use tokio::sync::watch;
@@ -39,15 +40,59 @@ pub(crate) struct Shown {
     pub(crate) ended: Option<Ended>,
 }
 
+/// What a contribution that has been announced takes of the spool.
+#[derive(Debug, Default)]
+struct Arriving {
+    /// Uploads that are under way; two if a node came back before its old connection was missed.
+    uploads: u32,
+    /// The announced size, or what an upload that broke off has left in the spool.
+    bytes: u64,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     tasks: BTreeMap<TaskId, OpenTask>,
+    arriving: BTreeMap<TaskId, Arriving>,
     live: BTreeMap<TaskId, Live>,
     shown: BTreeMap<ExperimentId, watch::Sender<Shown>>,
 }
 
+impl Table {
+    /// Bytes of contributions that are in the spool or announced, without this task's.
+    fn spooled_bytes(&self, without: &TaskId) -> u64 {
+        let is_here = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.place == TaskPlace::Contributed);
+        let here = self.tasks.iter().filter(|(id, _)| is_here(id)).map(|(id, task)| (id, task.bytes));
+        let arriving = self.arriving.iter().filter(|(id, _)| !is_here(id)).map(|(id, arriving)| (id, arriving.bytes));
+        here.chain(arriving).filter(|(id, _)| *id != without).map(|(_, bytes)| bytes).sum()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Board(Mutex<Table>);
+
+/// A share of the spool's quota, from the announcement of an upload until it ends or breaks off.
+#[derive(Debug)]
+pub(crate) struct SpoolShare {
+    board: Arc<Board>,
+    task: TaskId,
+    path: PathBuf,
+}
+
+impl Drop for SpoolShare {
+    fn drop(&mut self) {
+        let left = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let mut table = self.board.table();
+        let is_open = table.tasks.contains_key(&self.task);
+        let Some(arriving) = table.arriving.get_mut(&self.task) else { return };
+        arriving.uploads = arriving.uploads.saturating_sub(1);
+        if arriving.uploads == 0 {
+            arriving.bytes = left;
+        }
+        if arriving.uploads == 0 && (!is_open || left == 0) {
+            table.arriving.remove(&self.task);
+        }
+    }
+}
 
 impl Board {
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -65,11 +110,15 @@ impl Board {
         task.map(|task| task.experiment.clone())
     }
 
-    /// Bytes of contributions that are in the spool or announced, without this task's.
-    pub(crate) fn spooled_bytes(&self, without: &TaskId) -> u64 {
-        let table = self.table();
-        let held = table.tasks.iter().filter(|(id, task)| *id != without && task.place == TaskPlace::Contributed);
-        held.map(|(_, task)| task.bytes).sum()
+    /// Sets bytes of the spool aside for an upload into this file; `None` if the quota has not as many left.
+    pub(crate) fn announce(self: &Arc<Self>, task: &TaskId, bytes: u64, path: PathBuf, quota: u64) -> Option<SpoolShare> {
+        let mut table = self.table();
+        if table.spooled_bytes(task).saturating_add(bytes) > quota {
+            return None;
+        }
+        let arriving = table.arriving.entry(task.clone()).or_default();
+        (arriving.uploads, arriving.bytes) = (arriving.uploads + 1, bytes);
+        Some(SpoolShare { board: self.clone(), task: task.clone(), path })
     }
 
     /// Shows where an experiment is after a step; `new_records` of its rounds were closed by it.
@@ -79,6 +128,7 @@ impl Board {
         table.tasks.retain(|_, task| task.experiment != *experiment.id());
         table.tasks.extend(open_tasks(experiment));
         table.live.retain(|task, _| table.tasks.contains_key(task));
+        table.arriving.retain(|task, arriving| arriving.uploads > 0 || table.tasks.contains_key(task));
         let snapshot = experiment.snapshot(|task| table.live.get(task).copied().unwrap_or_default());
         if let Some(shown) = table.shown.get(experiment.id()) {
             shown.send_modify(|shown| {
@@ -152,4 +202,37 @@ fn open_tasks(experiment: &Experiment) -> Vec<(TaskId, OpenTask)> {
         tasks.push((seat.task.clone(), task));
     }
     tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn what_an_upload_that_broke_off_left_counts_until_its_task_is_over() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let dir = tempfile::tempdir().unwrap();
+        let board = Arc::new(Board::default());
+        let tasks: Vec<TaskId> = (0..2).map(|_| TaskId::random(&mut rng)).collect();
+        for id in &tasks {
+            let (experiment, node) = (ExperimentId::random(&mut rng), NodeId::random(&mut rng));
+            let task = OpenTask { experiment, node, bytes: 10, model: None, place: TaskPlace::AtNode };
+            board.table().tasks.insert(id.clone(), task);
+        }
+        let announce = |task: usize, quota| board.announce(&tasks[task], 10, dir.path().join(tasks[task].as_str()), quota);
+        let share = announce(0, 10).unwrap();
+        assert!(announce(1, 19).is_none() && announce(1, 20).is_some());
+        std::fs::write(dir.path().join(tasks[0].as_str()), b"four").unwrap();
+        drop(share);
+        assert!(announce(1, 13).is_none() && announce(1, 14).is_some());
+        board.table().tasks.get_mut(&tasks[0]).unwrap().place = TaskPlace::Contributed;
+        assert!(announce(1, 19).is_none(), "what is whole counts as a whole");
+        drop(announce(0, 20));
+        board.table().tasks.remove(&tasks[0]);
+        drop(announce(0, 20));
+        assert!(announce(1, 10).is_some());
+    }
 }

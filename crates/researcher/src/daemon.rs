@@ -12,7 +12,9 @@ use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use component::keystore::{KeyStore, KeyStoreError, Secret};
 use protocol::{ResearcherId, Timestamp};
 use rand::SeedableRng;
-use rand::rngs::{StdRng, SysRng};
+use rand::rngs::StdRng;
+#[expect(clippy::disallowed_types, reason = "the daemon is a driver: it seeds its generator once")]
+use rand::rngs::SysRng;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,7 +30,7 @@ use crate::config::Settings;
 use crate::control::{self, Place};
 use crate::files::Files;
 use crate::jobs;
-use crate::researcher::{Parts, Researcher};
+use crate::researcher::{DriverError, Parts, Researcher};
 use crate::store::{Store, StoreError};
 
 /// How long the federation's authority is good. Replacing it means that every node enrols again.
@@ -59,6 +61,8 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("cannot listen on {address}: {reason}")]
@@ -247,22 +251,24 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()> + 
     researcher.note("daemon.started", crate::results::SOFTWARE);
     let commands = tokio::spawn(control::serve(researcher.clone(), place.clone(), commands));
     let renewal = tokio::spawn(certificate.keep_fresh());
+    let running = researcher.clone();
     let until = async move {
         tokio::select! {
-            () = shutdown => stop.send_replace(true),
-            _ = stopped.wait_for(|stopped| *stopped) => true,
-        };
+            () = shutdown => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            // Nobody would answer any more: whoever started the daemon is to see that, and start it again.
+            () = running.ended() => tracing::error!("the researcher ends because of a failure"),
+        }
+        stop.send_replace(true);
     };
     server::serve(researcher.service().clone(), tls, listener, until).await;
     renewal.abort();
     // Answers that are under way, such as that to `stop`, get their end.
     let _ = commands.await;
     researcher.note("daemon.stopped", crate::results::SOFTWARE);
-    if let Ok(researcher) = Arc::try_unwrap(researcher) {
-        researcher.stop().await;
-    }
+    let end = researcher.stop().await;
     drop(std::fs::remove_file(folder.control_socket()));
-    Ok(())
+    Ok(end?)
 }
 
 /// Opens the port on which nodes are awaited; says who has it if it is taken.

@@ -27,7 +27,7 @@ pub(crate) struct Desk {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) blocking: Blocking,
     pub(crate) sessions: Sessions,
-    pub(crate) board: Board,
+    pub(crate) board: Arc<Board>,
     pub(crate) mailbox: mpsc::Sender<Mail>,
 }
 

@@ -80,6 +80,10 @@ pub(crate) enum Mail {
     Ended {
         ended: Box<Ended>,
     },
+    /// The store takes nothing any more: the daemon ends.
+    StoreFailed {
+        error: StoreError,
+    },
     Run {
         spec: Box<ExperimentSpec>,
         requester: Requester,
@@ -115,6 +119,7 @@ struct Batch {
     /// Files that nobody needs once the batch is stored.
     outdated: Vec<PathBuf>,
     is_last: bool,
+    failure: Option<StoreError>,
 }
 
 impl Batch {
@@ -148,16 +153,16 @@ impl Driver {
     /// Takes up what an earlier process left, before any node is let in.
     pub(crate) async fn take_up(&mut self) -> Result<(), StoreError> {
         let load = |store: &mut Store| {
-            let mut unfinished = Vec::new();
-            for experiment in store.unfinished()? {
-                unfinished.push((store.record_count(experiment.id())?, experiment));
-            }
-            Ok((unfinished, store.over_without_end()?))
+            let counted = |store: &Store, experiment: Experiment| Ok((store.record_count(experiment.id())?, experiment));
+            let unfinished = store.unfinished()?.into_iter().map(|experiment| counted(store, experiment));
+            let unfinished = unfinished.collect::<Result<Vec<_>, StoreError>>()?;
+            let unwritten = store.over_without_end()?.into_iter().map(|experiment| counted(store, experiment));
+            Ok((unfinished, unwritten.collect::<Result<Vec<_>, StoreError>>()?))
         };
         let (unfinished, unwritten) = self.desk.store(load).await?;
         let files = self.desk.files.clone();
         let experiments: Vec<Experiment> = unfinished.iter().map(|(_, experiment)| experiment.clone()).collect();
-        for experiment in experiments.iter().chain(&unwritten) {
+        for experiment in experiments.iter().chain(unwritten.iter().map(|(_, experiment)| experiment)) {
             self.restore_model(experiment);
         }
         let lost = self.desk.blocking.run(move || jobs::tidy(&files, &experiments)).await;
@@ -172,14 +177,16 @@ impl Driver {
             }
             self.apply(&id, Event::Restarted, &mut batch);
         }
-        for experiment in unwritten {
+        for (records, experiment) in unwritten {
+            // Who follows it waits for its end.
+            self.desk.board.show(&experiment, records);
             self.write_results(experiment);
         }
-        self.finish(batch).await;
-        Ok(())
+        self.finish(batch).await
     }
 
-    pub(crate) async fn run(mut self, mut mailbox: mpsc::Receiver<Mail>) {
+    /// Works until it is told to stop, or the store fails for good.
+    pub(crate) async fn run(mut self, mut mailbox: mpsc::Receiver<Mail>) -> Result<(), StoreError> {
         loop {
             let mut batch = Batch::default();
             tokio::select! {
@@ -188,7 +195,7 @@ impl Driver {
                 () = tokio::time::sleep(self.until_wake()) => self.tick(&mut batch),
                 mail = mailbox.recv() => match mail {
                     Some(mail) => self.take(mail, &mut batch),
-                    None => return,
+                    None => return Ok(()),
                 },
             }
             for _ in 0..BATCH {
@@ -197,10 +204,10 @@ impl Driver {
                     Err(_) => break,
                 }
             }
-            let is_last = batch.is_last;
-            self.finish(batch).await;
-            if is_last {
-                return;
+            let (is_last, failure) = (batch.is_last, batch.failure.take());
+            self.finish(batch).await?;
+            if is_last || failure.is_some() {
+                return failure.map_or(Ok(()), Err);
             }
         }
     }
@@ -268,6 +275,7 @@ impl Driver {
                     let _ = answer.send(Err("the experiment is over already".into()));
                 }
             }
+            Mail::StoreFailed { error } => batch.failure = Some(error),
             Mail::Stop => batch.is_last = true,
         }
     }
@@ -388,10 +396,10 @@ impl Driver {
     }
 
     /// Stores a batch, then carries it out.
-    async fn finish(&mut self, batch: Batch) {
+    async fn finish(&mut self, batch: Batch) -> Result<(), StoreError> {
         let saved = Self::saved(&self.experiments, &batch);
         let closed: Vec<usize> = saved.iter().map(|saved| saved.records.len()).collect();
-        self.commit(saved, batch.durability()).await;
+        self.commit(saved, batch.durability()).await?;
         let Batch { changed, actions, waiting, mut outdated, .. } = batch;
         for (id, closed) in changed.iter().zip(closed) {
             self.desk.board.show(&self.experiments[id], closed);
@@ -411,6 +419,7 @@ impl Driver {
             };
         }
         self.desk.remove_files(outdated);
+        Ok(())
     }
 
     /// What a batch writes.
@@ -428,16 +437,18 @@ impl Driver {
     }
 
     /// Writes what changed. A disk that is full holds everything up, but nothing is lost or done twice.
-    async fn commit(&self, saved: Vec<Saved>, durability: Durability) {
+    async fn commit(&self, saved: Vec<Saved>, durability: Durability) -> Result<(), StoreError> {
         if saved.is_empty() {
-            return;
+            return Ok(());
         }
         let saved = Arc::new(saved);
         loop {
             let steps = saved.clone();
             match self.desk.store(move |store| store.save(&steps, durability)).await {
-                Ok(()) => return,
-                Err(error) => tracing::error!(%error, "the state of experiments cannot be written; trying again"),
+                Err(error) if error.may_pass() => {
+                    tracing::error!(%error, "the state of experiments cannot be written; trying again");
+                }
+                written => return written,
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -495,8 +506,11 @@ impl Driver {
         self.ending.insert(experiment.id().clone());
         let desk = self.desk.clone();
         tokio::spawn(async move {
-            let ended = results::write(&desk, experiment).await;
-            desk.mail(Mail::Ended { ended: Box::new(ended) }).await;
+            let mail = match results::write(&desk, experiment).await {
+                Ok(ended) => Mail::Ended { ended: Box::new(ended) },
+                Err(error) => Mail::StoreFailed { error },
+            };
+            desk.mail(mail).await;
         });
     }
 }

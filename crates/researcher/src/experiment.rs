@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use protocol::{
     BlobRef, DatasetFace, Digest, ExperimentId, ExperimentSpec, NodeId, Refusal, RefusalCode, Report, Requester, RoundKey,
-    Tags, Task, TaskId, Timestamp, Vector, VectorSpec, Work,
+    Tags, Task, TaskId, Timestamp, Vector, Work,
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -33,10 +33,12 @@ use crate::command::{ColumnMoments, Pooled, RoundRecord};
 pub use record::Live;
 pub use round::{Round, Seat, SeatState};
 use scale::Scales;
-pub use selection::{Offer, Participant, Selecting};
+pub use selection::{Dropped, Offer, Participant, Selecting};
 
 /// How long an experiment waits for nodes to connect and answer before it begins with those that did, or fails.
 pub const SELECTION_WAIT: Duration = Duration::from_secs(10);
+/// How much longer after a restart of the daemon: nodes without work try to come back every 30 s at least.
+pub const RETURN_WAIT: Duration = Duration::from_secs(30);
 /// How often a node is asked again under `on_failure = "retry"`.
 pub const MAX_RETRIES: u32 = 3;
 /// How often a round is repeated on wider scales.
@@ -344,7 +346,10 @@ impl Experiment {
                 actions.push(Action::Settle { node, task });
             }
             Event::OutOfRange { node, task, .. } => {
-                let refusal = Refusal::new(RefusalCode::Malformed, "the node asks for scales that are none or not wider");
+                let refusal = Refusal::new(
+                    RefusalCode::Malformed,
+                    "the node asks for scales that are not wider, or so wide that its training diverges",
+                );
                 self.refused(&node, &task, &refusal, now, rng, &mut actions);
             }
             Event::Lost { task } => self.lost(&task),
@@ -383,8 +388,7 @@ impl Experiment {
     /// Whether a node's exponents are an answer to the open round's scales.
     fn can_widen(&self, exponents: &[i16]) -> bool {
         let layout = self.round().map(|round| round.layout.as_slice()).unwrap_or_default();
-        let is_wider = |(spec, exponent): (&VectorSpec, &i16)| *exponent < spec.encoding.exponent;
-        layout.len() == exponents.len() && layout.iter().zip(exponents).any(is_wider)
+        scale::is_answer(layout, exponents)
     }
 
     fn lost(&mut self, task: &TaskId) {

@@ -239,7 +239,9 @@ impl<'a> Sections<'a> {
         plan.allow(&["statistic", "columns"], &[])?;
         plan.require("statistic", "\"moments\"")?.choice(&[("moments", ())])?;
         let columns = plan.require("columns", "a list of column names")?.texts("a list of column names")?;
-        Ok(Plan::Statistic(StatisticPlan::Moments { columns: columns.into_iter().map(str::to_owned).collect() }))
+        let columns = columns.into_iter().map(str::to_owned).collect();
+        let statistic = StatisticPlan::moments(columns);
+        statistic.map(Plan::Statistic).map_err(|error| self.place("columns", Problem::Plan(error)))
     }
 
     fn model(&self) -> Result<ModelSpec, Complaint> {

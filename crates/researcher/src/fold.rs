@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use protocol::{Integers, Purpose, Vector, VectorSpec};
+use protocol::{Encoding, Integers, Purpose, Vector, VectorSpec};
 use thiserror::Error;
 
 use crate::experiment::Folded;
@@ -30,6 +30,8 @@ pub enum FoldError {
     /// The bytes of one contribution, by its place in the list, are not what the layout demands.
     #[error("contribution {0} does not have the layout that was asked for")]
     Spoiled(usize),
+    #[error("no node has trained on any row: the sum of the weights is 0")]
+    NoWeight,
     #[error("the researcher's disk: {0}")]
     Io(#[from] io::Error),
     #[error("the training diverges: the average of {0:?} is no finite number")]
@@ -72,6 +74,9 @@ pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
         let weight =
             folded.sums.iter().find(|vector| vector.purpose == Purpose::Weight).and_then(|vector| vector.values.first());
         let weight = *weight.ok_or_else(|| FoldError::Model("the layout has no weight".into()))?;
+        if weight <= 0.0 {
+            return Err(FoldError::NoWeight);
+        }
         let mut reader = ModelReader::open(old)?;
         let mut writer = ModelWriter::create(&job.models, reader.header())?;
         for tensor in reader.tensors() {
@@ -119,9 +124,7 @@ fn average(
         reader.read(elements, start, len, &mut values)?;
         let sum = decode(&spools.sum(summand, start, len)?, summand.spec);
         largest = sum.iter().fold(largest, |largest, sum| largest.max(sum.abs()));
-        if weight > 0.0 {
-            values.iter_mut().zip(&sum).for_each(|(value, sum)| *value += sum / weight);
-        }
+        values.iter_mut().zip(&sum).for_each(|(value, sum)| *value += sum / weight);
         if !values.iter().all(|value| elements.can_hold(*value)) {
             return Err(FoldError::Diverged(summand.spec.name.clone()));
         }
@@ -139,6 +142,11 @@ fn decode(sum: &Integers, spec: &VectorSpec) -> Vec<f64> {
     }
 }
 
+/// Whether any of these 64-bit elements is below 0, as no weight and no count is.
+fn has_negative(elements: &[u8]) -> bool {
+    elements.as_chunks::<8>().0.iter().any(|element| i64::from_le_bytes(*element) < 0)
+}
+
 /// The files of the contributions.
 struct Spools<'paths> {
     paths: &'paths [PathBuf],
@@ -154,6 +162,7 @@ impl<'paths> Spools<'paths> {
     /// Sums `len` elements of a vector, from element `start` on, over all files.
     fn sum(&mut self, summand: &Summand<'_>, start: usize, len: usize) -> Result<Integers, FoldError> {
         let width = summand.spec.encoding.width;
+        let is_count = summand.spec.encoding == Encoding::COUNT;
         let mut sum = Integers::zeros(width, len);
         self.buffer.resize(len * width.bytes(), 0);
         let place = summand.offset + (start * width.bytes()) as u64;
@@ -172,7 +181,7 @@ impl<'paths> Spools<'paths> {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(FoldError::Spoiled(index)),
                 other => other?,
             }
-            if !sum.add(width, &self.buffer) {
+            if is_count && has_negative(&self.buffer) || !sum.add(width, &self.buffer) {
                 return Err(FoldError::Spoiled(index));
             }
         }

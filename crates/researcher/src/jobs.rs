@@ -9,6 +9,7 @@ use std::time::Duration;
 use component::folder::write_atomically;
 use protocol::{ExperimentId, Plan, TaskId, Timestamp};
 
+use crate::blocking::caught;
 use crate::computation;
 use crate::driver::Mail;
 use crate::experiment::{Event, Experiment, Round, SeatState, Stage};
@@ -16,12 +17,14 @@ use crate::files::Files;
 use crate::fold::{FoldError, FoldJob, WrittenModel, fold, write_model};
 use crate::store::SmallModel;
 
-/// Does what the experiment waits for: the first model, or the sum of its round.
+/// Does what the experiment waits for: the first model, or the sum of its round. Always answers: an experiment would wait for
+/// good otherwise.
 pub(crate) fn work(files: &Files, experiment: &Experiment) -> Mail {
-    let (event, small) = match experiment.stage() {
+    let outcome = caught(|| match experiment.stage() {
         Stage::Folding(round) => sum(files, experiment, round),
         _ => first_model(files, experiment),
-    };
+    });
+    let (event, small) = outcome.unwrap_or_else(|reason| (Event::Broken { reason }, None));
     let digest = match &event {
         Event::Initialised { model } => Some(model.digest),
         Event::Folded { folded, .. } => folded.model.map(|model| model.digest),

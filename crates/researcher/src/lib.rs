@@ -20,6 +20,7 @@ pub mod fold;
 mod follower;
 mod jobs;
 mod port;
+mod rejections;
 mod researcher;
 mod results;
 pub mod service;
@@ -27,4 +28,4 @@ mod sessions;
 pub mod store;
 
 pub use follower::Follower;
-pub use researcher::{CommandError, Parts, Researcher};
+pub use researcher::{CommandError, DriverError, Parts, Researcher};

@@ -1,6 +1,6 @@
 //! A running researcher: what a program that embeds one, or the local socket, can ask of it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use component::audit::AuditLog;
@@ -45,6 +45,17 @@ pub enum CommandError {
     Ending,
 }
 
+/// Why a researcher ended in bad order. What was acknowledged is in the store, and the next start goes on from there.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    #[error("the state of experiments cannot be stored: {0}")]
+    Store(#[from] StoreError),
+    #[error("a mistake in the researcher's software ended its work; the log says where")]
+    Panicked,
+    #[error("a step took too long, and was given up")]
+    Slow,
+}
+
 /// What a researcher is made of.
 pub struct Parts {
     pub id: ResearcherId,
@@ -65,7 +76,8 @@ pub struct Parts {
 /// A running researcher.
 pub struct Researcher {
     service: Arc<Service>,
-    driver: JoinHandle<()>,
+    /// Absent once it has been stopped.
+    driver: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
 /// A node's request that came as a file.
@@ -112,13 +124,13 @@ impl Researcher {
             clock,
             blocking,
             sessions: Sessions::default(),
-            board: Board::default(),
+            board: Arc::new(Board::default()),
             mailbox,
         });
         let mut driver = Driver::new(desk.clone(), StdRng::from_rng(&mut rng));
         let service = Arc::new(Service::new(desk, ca, certificate_validity, spool_quota_bytes, rng)?);
         driver.take_up().await?;
-        Ok(Self { service, driver: tokio::spawn(driver.run(mail)) })
+        Ok(Self { service, driver: Mutex::new(Some(tokio::spawn(driver.run(mail)))) })
     }
 
     /// What the links serve.
@@ -130,18 +142,36 @@ impl Researcher {
         self.service.desk()
     }
 
-    /// Ends in good order: the step that is under way is finished.
-    pub async fn stop(mut self) {
-        self.desk().mail(Mail::Stop).await;
-        if tokio::time::timeout(STOP_WAIT, &mut self.driver).await.is_err() {
-            self.driver.abort();
-        }
+    /// Waits until nothing is decided any more: after `stop`, or because of a failure that `stop` then tells.
+    pub async fn ended(&self) {
+        self.desk().mailbox.closed().await;
+    }
+
+    /// Ends in good order: the step that is under way is finished. Says how it ended; a second call does nothing.
+    pub async fn stop(&self) -> Result<(), DriverError> {
+        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut driver) = driver else { return Ok(()) };
+        let end = tokio::time::timeout(STOP_WAIT, async {
+            self.desk().mail(Mail::Stop).await;
+            (&mut driver).await
+        });
+        let end = match end.await {
+            Ok(Ok(end)) => end.map_err(DriverError::Store),
+            Ok(Err(_)) => Err(DriverError::Panicked),
+            Err(_) => {
+                driver.abort();
+                Err(DriverError::Slow)
+            }
+        };
         self.desk().sessions.cut_all();
+        end
     }
 
     /// Ends at once, as a process that is killed does; for simulation.
     pub fn kill(&self) {
-        self.driver.abort();
+        if let Some(driver) = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            driver.abort();
+        }
         self.desk().sessions.cut_all();
     }
 

@@ -10,39 +10,40 @@ use protocol::{Plan, Refusal, RefusalCode, Report, Tensors};
 use crate::artifact::{
     self, Artifacts, ExperimentFacts, IntendedUse, PooledMetric, Record, SiteFacts, SiteRound, Standardised,
 };
+use crate::blocking::caught;
 use crate::command::{Ended, ExperimentState, NodeProgress, NodeRecord, Pooled, RoundKind, RoundRecord};
 use crate::desk::Desk;
 use crate::driver::RETRY;
 use crate::experiment::Experiment;
 use crate::files::Files;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// This software's version, as artefacts and peers see it.
 pub(crate) const SOFTWARE: &str = env!("CARGO_PKG_VERSION");
 
 /// Writes the artefacts and notes where they are. Done again after a crash, the same files come out.
-pub(crate) async fn write(desk: &Desk, experiment: Experiment) -> Ended {
+pub(crate) async fn write(desk: &Desk, experiment: Experiment) -> Result<Ended, StoreError> {
     let id = experiment.id().clone();
     let records = match desk.store(move |store| store.records(&id, 0)).await {
         Ok(records) => records,
-        Err(error) => return without_artifacts(&desk.files, &experiment, &error.to_string()),
+        Err(error) => return Ok(without_artifacts(&desk.files, &experiment, &error.to_string())),
     };
     let files = desk.files.clone();
     let (ended, is_written) = desk
         .blocking
-        .run(move || match write_files(&files, &experiment, &records) {
+        .run(move || match caught(|| write_files(&files, &experiment, &records)).flatten() {
             Ok(artifacts) => (with_artifacts(&files, &experiment, artifacts), true),
             Err(error) => (without_artifacts(&files, &experiment, &error), false),
         })
         .await;
     if is_written {
-        note_end(desk, &ended).await;
+        note_end(desk, &ended).await?;
     }
-    ended
+    Ok(ended)
 }
 
 /// Notes where the artefacts are; tries until the disk takes it.
-async fn note_end(desk: &Desk, ended: &Ended) {
+async fn note_end(desk: &Desk, ended: &Ended) -> Result<(), StoreError> {
     loop {
         let (noted, files) = (ended.clone(), desk.files.clone());
         let note = move |store: &mut Store| {
@@ -54,8 +55,10 @@ async fn note_end(desk: &Desk, ended: &Ended) {
             Ok(())
         };
         match desk.store(note).await {
-            Ok(()) => return,
-            Err(error) => tracing::error!(%error, "the end of an experiment cannot be noted; trying again"),
+            Err(error) if error.may_pass() => {
+                tracing::error!(%error, "the end of an experiment cannot be noted; trying again");
+            }
+            noted => return noted,
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use protocol::{
@@ -17,6 +17,7 @@ use transport::identity::{Certificate, FederationCa, IdentityError, SigningReque
 use crate::board::TaskPlace;
 use crate::desk::Desk;
 use crate::driver::Mail;
+use crate::rejections::Rejections;
 use crate::researcher::CommandError;
 use crate::results::SOFTWARE;
 use crate::sessions::Asker;
@@ -34,6 +35,7 @@ pub struct Service {
     rng: Mutex<StdRng>,
     /// As in the store: it is asked at each call.
     nodes: RwLock<BTreeMap<NodeId, EnrolledNode>>,
+    rejections: Mutex<Rejections>,
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
@@ -58,6 +60,7 @@ impl Service {
             spool_quota_bytes,
             rng: Mutex::new(rng),
             nodes: RwLock::new(nodes),
+            rejections: Mutex::default(),
         })
     }
 
@@ -72,6 +75,10 @@ impl Service {
     /// Draws from the service's generator.
     pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
         draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock_rejections(&self) -> MutexGuard<'_, Rejections> {
+        self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn node(&self, node: &NodeId) -> Option<EnrolledNode> {
@@ -123,8 +130,13 @@ impl Service {
         by: &str,
     ) -> Result<Certificate, CommandError> {
         let (node, key, now) = (request.node().clone(), *request.key_fingerprint().as_bytes(), self.desk.clock.now());
-        let asked = node.clone();
-        self.desk.store(move |store| store.check_admits(&asked, &key, replaces)).await?;
+        let (asked, called) = (node.clone(), name.clone());
+        let admitted = self.desk.store(move |store| store.check_admits(&asked, &called, &key, replaces)).await;
+        if let Err(error) = admitted {
+            let facts = [("node", node.as_str().into()), ("by", by.into()), ("reason", error.to_string().into())];
+            self.desk.note("enrolment.refused", facts);
+            return Err(error.into());
+        }
         let certificate = self.issue(node.clone(), request.as_der().to_vec()).await;
         let certificate = certificate.map_err(|error| CommandError::Refused(error.to_string()))?;
         let new = enrolment(&node, &certificate);
@@ -163,8 +175,11 @@ impl Host for Service {
         let now = self.desk.clock.now();
         let id = request.node.clone();
         let (node, certificate) = self.admit_new(request, now).await.inspect_err(|refusal| {
-            tracing::warn!(peer, node = %id, %refusal, "an enrolment is refused");
-            let facts = [("peer", peer.into()), ("node", id.as_str().into()), ("code", refusal.code.name().into())];
+            let code = refusal.code.name();
+            let Some((peer, count)) = self.lock_rejections().count(peer, &code, now) else { return };
+            tracing::warn!(peer, node = %id, %refusal, count, "an enrolment is refused");
+            let facts =
+                [("peer", peer.into()), ("node", id.as_str().into()), ("code", code.into()), ("count", count.into())];
             self.desk.note("enrolment.refused", facts);
         })?;
         tracing::info!(peer, node = %id, name = node.name, "enrolled");
@@ -258,28 +273,33 @@ impl Host for Service {
             let sentence = format!("the contribution should have {} bytes, not {}", open.bytes, header.bytes);
             return Err(Refusal::new(RefusalCode::Malformed, sentence));
         }
-        if self.desk.board.spooled_bytes(&header.task).saturating_add(header.bytes) > self.spool_quota_bytes {
+        let path = self.desk.files.contribution(&header.task);
+        let share = self.desk.board.announce(&header.task, header.bytes, path.clone(), self.spool_quota_bytes);
+        let Some(share) = share else {
             tracing::error!(%node, "the spool's quota is used up; `experiments.spool_quota_mb` sets it");
             return Err(Refusal::new(RefusalCode::QuotaExceeded, "the researcher has no room for more contributions"));
-        }
-        let path = self.desk.files.contribution(&header.task);
+        };
         let blob = BlobRef { digest: header.digest, bytes: header.bytes };
         let file = self.desk.blocking.run(move || PartialFile::open(&path, blob)).await;
-        file.map(Reception::Into).map_err(|error| internal(&error))
+        file.map(|file| Reception::Into(file.holding(share))).map_err(|error| internal(&error))
     }
 
     async fn received(&self, node: &NodeId, header: UploadHeader, file: CompleteFile) -> Result<(), Refusal> {
         // The file is not forced to the disk: the node keeps its own until the round is closed, and a start checks the digest.
-        drop(file);
         let (answer, answered) = oneshot::channel();
         self.desk.mail(Mail::Contributed { node: node.clone(), header, answer }).await;
         let ending = |_| Refusal::new(RefusalCode::Unavailable, "the researcher's daemon is ending");
-        answered.await.unwrap_or_else(|error| Err(ending(error)))
+        let taken = answered.await.unwrap_or_else(|error| Err(ending(error)));
+        // Its share of the quota is kept until it counts among those that are here.
+        drop(file);
+        taken
     }
 
     fn rejected(&self, peer: &str, reason: &str) {
-        tracing::warn!(peer, reason, "not let in");
-        self.desk.note("peer.rejected", [("peer", peer.into()), ("reason", reason.into())]);
+        let Some((peer, count)) = self.lock_rejections().count(peer, reason, self.desk.clock.now()) else { return };
+        tracing::warn!(peer, reason, count, "not let in");
+        let facts = [("peer", peer.into()), ("reason", reason.into()), ("count", count.into())];
+        self.desk.note("peer.rejected", facts);
     }
 }
 

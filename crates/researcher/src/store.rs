@@ -75,6 +75,8 @@ pub enum StoreError {
     Newer { found: u32 },
     #[error("no experiment begins with {0:?}; `experiments list` shows all")]
     NoExperiment(String),
+    #[error("{0:?} is too short; give at least {fewest} digits of the id", fewest = experiments::FEWEST_DIGITS)]
+    ShortExperiment(String),
     #[error("several experiments begin with {0:?}; give more of the id")]
     SeveralExperiments(String),
     #[error("no node is called {0:?}; `nodes` shows all")]
@@ -83,8 +85,18 @@ pub enum StoreError {
     SeveralNodes(String),
     #[error("{0:?} has been revoked; only a new component can enrol")]
     RevokedNode(String),
-    #[error("{0:?} is enrolled with another key; --upsert takes the new one in its place")]
+    #[error("this node is enrolled as {0:?} with another key; under the same name, --upsert takes the new one in its place")]
     OtherKey(String),
+}
+
+impl StoreError {
+    /// Whether it may be different the next time: the disk is full or fails, or somebody else has the file.
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+        let (Self::Sqlite(error) | Self::Database(DatabaseError::Sqlite(error))) = self else { return false };
+        let code = error.sqlite_error_code();
+        code.is_some_and(|code| matches!(code, DiskFull | DatabaseBusy | DatabaseLocked | SystemIoFailure))
+    }
 }
 
 /// Whether a commit waits for the disk.

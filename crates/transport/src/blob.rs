@@ -1,11 +1,13 @@
 //! Blobs in transit: pieces of known place and digest, put together in memory (a node's download) or in a file (an upload
 //! at the researcher), and taken up again from the last good chunk after a broken connection.
 
+use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use bytes::Bytes;
 use protocol::{BlobRef, Digest};
 use thiserror::Error;
@@ -19,14 +21,63 @@ pub const CHUNK_BYTES: usize = 256 << 10;
 pub struct Chunk {
     /// Where it begins, in bytes from the blob's start.
     pub offset: u64,
-    /// The digest of `bytes`.
+    /// The digest of `bytes` at this place.
     pub digest: Digest,
     pub bytes: Bytes,
 }
 
 impl Chunk {
+    /// `offset` is a multiple of [`CHUNK_BYTES`].
     pub fn new(offset: u64, bytes: Bytes) -> Self {
-        Self { offset, digest: Digest::of(&bytes), bytes }
+        Self { offset, digest: chunk_digest(offset, &bytes), bytes }
+    }
+}
+
+/// The chaining value of a chunk's subtree in the BLAKE3 tree of its blob (O'Connor et al. 2020, "BLAKE3", §2.1), so that the
+/// digest of the whole follows from those of the chunks and no byte is hashed twice. An empty chunk has the hash of nothing.
+fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
+    if bytes.is_empty() {
+        return Digest::of(bytes);
+    }
+    Digest::from_bytes(blake3::Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root())
+}
+
+/// The digests of a blob's first chunks, which become the digest of the whole.
+#[derive(Debug, Default)]
+struct Chunks {
+    digests: Vec<ChainingValue>,
+    /// The blob's own digest, if it has one chunk only.
+    only: Option<Digest>,
+}
+
+impl Chunks {
+    fn push(&mut self, digest: Digest, bytes: &[u8]) {
+        self.only = self.digests.is_empty().then(|| Digest::of(bytes));
+        self.digests.push(*digest.as_bytes());
+    }
+
+    fn whole(&self) -> Digest {
+        match (self.only, self.digests.split_at_checked(left(self.digests.len()))) {
+            (None, Some((left, right))) if !left.is_empty() => {
+                merge_subtrees_root(&merge(left), &merge(right), Mode::Hash).into()
+            }
+            (only, _) => only.unwrap_or_else(|| Digest::of(&[])),
+        }
+    }
+}
+
+/// How many of `chunks` belong to the left half of their tree: the largest power of two below.
+fn left(chunks: usize) -> usize {
+    if chunks < 2 { 0 } else { 1 << (chunks - 1).ilog2() }
+}
+
+fn merge(digests: &[ChainingValue]) -> ChainingValue {
+    match digests {
+        [one] => *one,
+        several => {
+            let (left, right) = several.split_at(left(several.len()));
+            merge_subtrees_non_root(&merge(left), &merge(right), Mode::Hash)
+        }
     }
 }
 
@@ -50,10 +101,11 @@ fn check(chunk: &Chunk, have: u64, blob: &BlobRef) -> Result<(), BlobError> {
         return Err(BlobError::Place { expected: have, found: chunk.offset });
     }
     let end = have + chunk.bytes.len() as u64;
-    if end > blob.bytes || chunk.bytes.len() > CHUNK_BYTES {
+    // Only the last one may be short: every other begins at a multiple of the size.
+    if end > blob.bytes || chunk.bytes.len() > CHUNK_BYTES || (end < blob.bytes && chunk.bytes.len() < CHUNK_BYTES) {
         return Err(BlobError::Length { expected: blob.bytes, found: end });
     }
-    if Digest::of(&chunk.bytes) != chunk.digest {
+    if chunk_digest(have, &chunk.bytes) != chunk.digest {
         return Err(BlobError::Chunk);
     }
     Ok(())
@@ -64,11 +116,12 @@ fn check(chunk: &Chunk, have: u64, blob: &BlobRef) -> Result<(), BlobError> {
 pub struct PartialBlob {
     blob: BlobRef,
     bytes: Vec<u8>,
+    chunks: Chunks,
 }
 
 impl PartialBlob {
     pub fn new(blob: BlobRef) -> Self {
-        Self { blob, bytes: Vec::new() }
+        Self { blob, bytes: Vec::new(), chunks: Chunks::default() }
     }
 
     pub fn blob(&self) -> BlobRef {
@@ -93,6 +146,7 @@ impl PartialBlob {
                 .map_err(io::Error::other)?;
         }
         self.bytes.extend_from_slice(&chunk.bytes);
+        self.chunks.push(chunk.digest, &chunk.bytes);
         Ok(())
     }
 
@@ -101,12 +155,15 @@ impl PartialBlob {
         if !self.is_complete() {
             return Err(BlobError::Length { expected: self.blob.bytes, found: self.have() });
         }
-        if Digest::of(&self.bytes) != self.blob.digest {
+        if self.chunks.whole() != self.blob.digest {
             return Err(BlobError::Digest);
         }
         Ok(self.bytes)
     }
 }
+
+/// Something that is dropped when an upload is over, however it ends.
+type Hold = Box<dyn Any + Send + Sync>;
 
 /// A blob being put together in a file (mode 0600).
 #[derive(Debug)]
@@ -115,7 +172,8 @@ pub struct PartialFile {
     path: PathBuf,
     file: File,
     have: u64,
-    hasher: Box<blake3::Hasher>,
+    chunks: Chunks,
+    hold: Option<Hold>,
 }
 
 impl PartialFile {
@@ -126,17 +184,21 @@ impl PartialFile {
         let whole = len - len % CHUNK_BYTES as u64;
         let have = if len == blob.bytes { len } else { whole.min(blob.bytes) };
         file.set_len(have)?;
-        let mut hasher = Box::new(blake3::Hasher::new());
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
+        let mut chunks = Chunks::default();
+        let mut bytes = Vec::new();
+        for offset in (0..have).step_by(CHUNK_BYTES) {
+            bytes.clear();
+            Read::take(&mut file, CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+            chunks.push(chunk_digest(offset, &bytes), &bytes);
         }
         file.seek(SeekFrom::Start(have))?;
-        Ok(Self { blob, path: path.to_owned(), file, have, hasher })
+        Ok(Self { blob, path: path.to_owned(), file, have, chunks, hold: None })
+    }
+
+    /// Keeps something, such as a share of a quota, until this file or the whole one that it becomes is dropped.
+    #[must_use]
+    pub fn holding(self, hold: impl Any + Send + Sync) -> Self {
+        Self { hold: Some(Box::new(hold)), ..self }
     }
 
     pub fn path(&self) -> &Path {
@@ -155,7 +217,7 @@ impl PartialFile {
     pub fn append(&mut self, chunk: &Chunk) -> Result<(), BlobError> {
         check(chunk, self.have, &self.blob)?;
         self.file.write_all(&chunk.bytes)?;
-        self.hasher.update(&chunk.bytes);
+        self.chunks.push(chunk.digest, &chunk.bytes);
         self.have += chunk.bytes.len() as u64;
         Ok(())
     }
@@ -165,11 +227,11 @@ impl PartialFile {
         if !self.is_complete() {
             return Err(BlobError::Length { expected: self.blob.bytes, found: self.have });
         }
-        if Digest::from(self.hasher.finalize()) != self.blob.digest {
+        if self.chunks.whole() != self.blob.digest {
             std::fs::remove_file(&self.path)?;
             return Err(BlobError::Digest);
         }
-        Ok(CompleteFile { blob: self.blob, path: self.path })
+        Ok(CompleteFile { blob: self.blob, path: self.path, _hold: self.hold })
     }
 }
 
@@ -178,6 +240,7 @@ impl PartialFile {
 pub struct CompleteFile {
     blob: BlobRef,
     path: PathBuf,
+    _hold: Option<Hold>,
 }
 
 impl CompleteFile {
@@ -223,10 +286,47 @@ impl ChunkReader {
         if left == 0 {
             return Ok(None);
         }
-        buffer.resize(usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES), 0);
-        self.file.read_exact(buffer)?;
+        let len = left.min(CHUNK_BYTES as u64);
+        buffer.clear();
+        buffer.reserve(CHUNK_BYTES);
+        if Read::take(&mut self.file, len).read_to_end(buffer)? as u64 != len {
+            return Err(BlobError::Length { expected: self.end, found: self.offset + buffer.len() as u64 });
+        }
         let offset = self.offset;
         self.offset += buffer.len() as u64;
-        Ok(Some((offset, Digest::of(buffer))))
+        Ok(Some((offset, chunk_digest(offset, buffer))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_the_whole_follows_from_those_of_the_chunks() {
+        for len in [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 5 * CHUNK_BYTES + 7, 8 * CHUNK_BYTES] {
+            let bytes: Vec<u8> = (0..len).map(|index| u8::try_from(index / 1000 % 251).unwrap()).collect();
+            let blob = BlobRef { digest: Digest::of(&bytes), bytes: len as u64 };
+            let mut partial = PartialBlob::new(blob);
+            for (index, piece) in bytes.chunks(CHUNK_BYTES).enumerate() {
+                let chunk = Chunk::new((index * CHUNK_BYTES) as u64, Bytes::copy_from_slice(piece));
+                partial.append(&chunk).unwrap();
+            }
+            assert_eq!(partial.finish().unwrap(), bytes, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_good_at_its_place_only_and_short_only_at_the_end() {
+        let bytes = vec![7; 3 * CHUNK_BYTES];
+        let blob = BlobRef { digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+        let whole = Bytes::from(bytes);
+        let mut partial = PartialBlob::new(blob);
+        let short = Chunk::new(0, whole.slice(..1024));
+        assert!(matches!(partial.append(&short), Err(BlobError::Length { .. })));
+        let first = Chunk::new(0, whole.slice(..CHUNK_BYTES));
+        partial.append(&first).unwrap();
+        let moved = Chunk { offset: CHUNK_BYTES as u64, ..first };
+        assert!(matches!(partial.append(&moved), Err(BlobError::Chunk)));
     }
 }

@@ -58,18 +58,24 @@ fn id<T: FromStr>(field: &'static str, text: &str) -> Result<T, ConvertError> {
     text.parse().map_err(|_| malformed(field, "an id"))
 }
 
-/// A text for people on one line: not empty, no control characters.
+/// Whether a character takes no place of its own or turns the direction of writing: with them a text can look like another one
+/// (Unicode Technical Report 36, sections 2.5 and 2.10).
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A text for people on one line: not empty, no control characters; what is invisible is replaced.
 fn line(field: &'static str, text: String, limit: usize) -> Result<String, ConvertError> {
     at_most(field, limit, text.chars().count())?;
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(malformed(field, "a text without control characters"));
     }
-    Ok(text)
+    Ok(if text.contains(is_invisible) { printable(&text, limit) } else { text })
 }
 
-/// Replaces what a terminal or a log could take for a command, and cuts what is too long.
+/// Replaces what a terminal or a log could take for a command and what a person would not see, and cuts what is too long.
 fn printable(text: &str, limit: usize) -> String {
-    text.chars().take(limit).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+    text.chars().take(limit).map(|char| if char.is_control() || is_invisible(char) { '\u{fffd}' } else { char }).collect()
 }
 
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, ConvertError> {

@@ -10,6 +10,7 @@ mod reception;
 pub mod server;
 mod service;
 mod status;
+mod strangers;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The network matrix: every connection that the product opens or accepts, as data.
 //!
-//! Hospitals' network teams read it (`fedbiomed network`), and [`crate::socket`] opens nothing without a row of it.
+//! Hospitals' network teams read it in the book, and [`crate::socket`] opens nothing without a row of it.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ pub const NODE_TO_RESEARCHER: Row = Row {
     service: "gRPC over TLS 1.3",
     kind: Kind::Backend,
     status: Status::Mandatory,
-    comment: "both sides present certificates of the federation; the port is `researcher.port` of the node",
+    comment: "both sides present certificates of the federation; host and port are the token's unless `researcher.ip` and `researcher.port` are set",
 };
 
 /// A node reaches its researcher through the hospital's proxy.
@@ -84,7 +84,7 @@ pub const NODE_TO_PROXY: Row = Row {
     service: "HTTP CONNECT",
     kind: Kind::Backend,
     status: Status::Optional,
-    comment: "only if HTTPS_PROXY is set, in place of the direct connection; the proxy sees ciphertext only",
+    comment: "if a proxy is configured (`proxy.url` or `HTTPS_PROXY`), in place of the direct connection; the proxy sees ciphertext only",
 };
 
 /// A researcher accepts its nodes.
@@ -97,7 +97,7 @@ pub const RESEARCHER_FROM_NODE: Row = Row {
     service: "gRPC over TLS 1.3",
     kind: Kind::Backend,
     status: Status::Mandatory,
-    comment: "the only port that a federation listens on; address and port are `server.host` and `server.port`",
+    comment: "the only port that a federation listens on; `server.host` and `server.port`",
 };
 
 /// The whole matrix.
@@ -120,6 +120,17 @@ mod tests {
     #[test]
     fn a_node_accepts_no_connection() {
         assert!(MATRIX.iter().all(|row| row.direction == Direction::Out || row.to != Place::Node));
+    }
+
+    #[test]
+    fn the_book_has_the_matrix() {
+        let page = include_str!("../../../docs/src/network.md");
+        for row in MATRIX {
+            let shown = format!("| TCP {} | {} | ", row.port, row.service);
+            let comment = format!(" | {} |", row.comment);
+            assert!(page.lines().any(|line| line.contains(&shown) && line.ends_with(&comment)), "{row}: {comment}");
+        }
+        assert_eq!(page.lines().filter(|line| line.contains("| TCP ")).count(), MATRIX.len());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod line;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -94,6 +95,7 @@ impl<H: Host> MemoryServer<H> {
             node,
             key_fingerprint,
             line: Mutex::new(None),
+            is_blocked: AtomicBool::new(false),
             chance: Arc::new(Chance { faults, rng: Mutex::new(Box::new(rng)) }),
         }
     }
@@ -144,6 +146,7 @@ pub struct MemoryLink<H> {
     node: NodeId,
     key_fingerprint: [u8; 32],
     line: Mutex<Option<Arc<Line>>>,
+    is_blocked: AtomicBool,
     chance: Arc<Chance>,
 }
 
@@ -168,6 +171,14 @@ impl<H: Host> MemoryLink<H> {
         }
     }
 
+    /// Blocks the way, which breaks the connection, or opens it again.
+    pub fn set_blocked(&self, is_blocked: bool) {
+        self.is_blocked.store(is_blocked, Ordering::SeqCst);
+        if is_blocked {
+            self.cut();
+        }
+    }
+
     /// The connection: the present one, or a new one.
     async fn line(&self) -> Result<(Arc<H>, Arc<Line>), LinkError> {
         self.chance.delay().await;
@@ -177,7 +188,7 @@ impl<H: Host> MemoryLink<H> {
         if let Some(line) = present.as_ref().filter(|line| !line.is_down()) {
             return Ok((host, line.clone()));
         }
-        if self.chance.happens(self.chance.faults.unreachable_per_mille) {
+        if self.is_blocked.load(Ordering::SeqCst) || self.chance.happens(self.chance.faults.unreachable_per_mille) {
             return Err(nobody());
         }
         let lasts = self.chance.faults.cut_after.clone();

@@ -15,9 +15,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For reconnecting: up to 30 s.
+    /// For reconnecting: up to 5 s, so that the nodes of a researcher that restarted are back before a selection ends (10 s).
     pub fn patient() -> Self {
-        Self { next: FIRST, limit: Duration::from_secs(30) }
+        Self { next: FIRST, limit: Duration::from_secs(5) }
     }
 
     /// For a transfer that is under way: up to 1 s.
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn waits_double_to_the_limit_and_differ() {
         let mut rng = StdRng::seed_from_u64(1);
-        for (mut backoff, limit) in [(Backoff::patient(), 30_000), (Backoff::transfer(), 1_000)] {
+        for (mut backoff, limit) in [(Backoff::patient(), 5_000), (Backoff::transfer(), 1_000)] {
             for nominal in [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400] {
                 let nominal = Duration::from_millis(nominal.min(limit));
                 let wait = backoff.wait(&mut rng);

@@ -38,7 +38,8 @@ impl Relay {
     #[expect(clippy::disallowed_methods, reason = "the stand-in of a network between two components")]
     pub(super) fn to(researcher: SocketAddr) -> Result<Self, Problem> {
         let listener = TcpListener::bind("127.0.0.1:0");
-        let (listener, address) = listener.and_then(|it| it.local_addr().map(|address| (it, address))).map_err(|error| failed(&error))?;
+        let (listener, address) =
+            listener.and_then(|it| it.local_addr().map(|address| (it, address))).map_err(|error| failed(&error))?;
         let state = Arc::new(State::default());
         let shared = state.clone();
         std::thread::spawn(move || {

@@ -63,14 +63,20 @@ fn the_tutorial_does_what_it_says() {
     let (mut token, mut id) = (String::new(), String::new());
     let mut commands = 0;
     for line in blocks("").flat_map(str::lines) {
-        let line = line.replace("TOKEN", &token).replace("ID", &id);
-        let mut words = words(&line);
+        let mut words = words(line);
+        for word in &mut words {
+            match word.as_str() {
+                "TOKEN" => word.clone_from(&token),
+                "ID" => word.clone_from(&id),
+                _ => {}
+            }
+        }
         // It is over by then, so there is nothing to cancel.
         if words.iter().any(|word| word == "cancel" || word == "resume") {
             continue;
         }
         if words.remove(0) != "fedbiomed" {
-            ok(&Command::new("sh").args(["-c", &line]).current_dir(&folder).output().unwrap());
+            ok(&Command::new("sh").args(["-c", line]).current_dir(&folder).output().unwrap());
             continue;
         }
         commands += 1;

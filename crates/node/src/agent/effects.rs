@@ -39,7 +39,7 @@ impl<L: Link> Loop<L> {
                         job.upload = None;
                     }
                 }
-                Action::RemoveFiles => self.remove_files(id)?,
+                Action::RemoveFiles => self.remove_files(id),
             }
         }
         if self.jobs.get(id).is_some_and(|job| *job.participant.state() == State::Settled) {
@@ -86,7 +86,8 @@ impl<L: Link> Loop<L> {
             },
         };
         let queue = self.handle.incoming.clone();
-        job.work = Some(Running::spawn(self.node.clone(), self.workshop.clone(), self.link.clone(), permit, queue));
+        let (node, workshop, link) = (self.node.clone(), self.workshop.clone(), self.link.clone());
+        job.work = Some(Running::spawn(node, workshop, link, self.desk.clone(), permit, queue));
         None
     }
 
@@ -120,18 +121,28 @@ impl<L: Link> Loop<L> {
         }));
     }
 
-    fn remove_files(&mut self, id: &TaskId) -> Result<(), AgentError> {
-        let Some(job) = self.jobs.get_mut(id) else { return Ok(()) };
+    /// Removes what a settled task left, beside the loop: a large file takes its time. What a crash leaves is swept at the
+    /// next start.
+    fn remove_files(&mut self, id: &TaskId) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
         job.cleared = None;
-        let researcher = &self.enrolment.researcher;
-        self.node.spool().remove(researcher, id)?;
-        let checkpoint = checkpoint_path(&self.node, researcher, &job.task);
-        if std::fs::remove_file(&checkpoint).is_ok()
-            && let Some(folder) = checkpoint.parent()
-        {
-            // It stays while other tasks of the experiment have checkpoints.
-            let _ = std::fs::remove_dir(folder);
-        }
-        Ok(())
+        let (node, researcher, id) = (self.node.clone(), self.enrolment.researcher.clone(), id.clone());
+        let checkpoint = checkpoint_path(&self.node, &researcher, &job.task);
+        let blocking = self.workshop.blocking();
+        tokio::spawn(async move {
+            let removed = blocking.run(move || {
+                if let Err(error) = node.spool().remove(&researcher, &id) {
+                    tracing::warn!(%error, task = %id, "a contribution that is not needed any more cannot be removed");
+                }
+                if std::fs::remove_file(&checkpoint).is_ok()
+                    && let Some(folder) = checkpoint.parent()
+                {
+                    // It stays while other tasks of the experiment have checkpoints.
+                    let _ = std::fs::remove_dir(folder);
+                }
+            });
+            // A panic has been logged.
+            let _ = removed.await;
+        });
     }
 }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::{BlobRef, Refusal, RefusalCode, UploadHeader};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use transport::blob::PartialBlob;
 use transport::link::{Link, LinkError};
 use transport::retry::Backoff;
 
 use super::{Incoming, UploadEnd, WorkEnd};
-use crate::disclosure::{Cleared, release};
+use crate::disclosure::{Cleared, Disclosure, release};
 use crate::executor::{Observer, WorkError, execute};
 use crate::handle::NodeHandle;
 use crate::policy::Permit;
 use crate::workshop::Workshop;
 
+/// How often a task may be started without coming to anything before the node gives it up: perhaps it is what ended the node.
+const MOST_STARTS: u64 = 3;
 /// How often a blob may come damaged.
 const MOST_DAMAGED: u32 = 3;
 
@@ -54,6 +56,7 @@ impl Running {
         node: Arc<NodeHandle>,
         workshop: Arc<Workshop>,
         link: Arc<L>,
+        desk: Arc<Semaphore>,
         permit: Permit,
         queue: mpsc::Sender<Incoming>,
     ) -> Self {
@@ -61,7 +64,7 @@ impl Running {
         let stopped = stop.clone();
         let task = Aborting::spawn(async move {
             let id = permit.task().id.clone();
-            let end = work(node, workshop, link, permit, &stopped, queue.clone()).await;
+            let end = work(node, workshop, (link, desk), permit, &stopped, queue.clone()).await;
             let _ = queue.send(Incoming::Worked(id, end)).await;
         });
         Self { stop, _task: task }
@@ -83,19 +86,21 @@ impl Drop for Running {
 async fn work<L: Link>(
     node: Arc<NodeHandle>,
     workshop: Arc<Workshop>,
-    link: Arc<L>,
+    (link, desk): (Arc<L>, Arc<Semaphore>),
     permit: Permit,
     stop: &Stop,
     queue: mpsc::Sender<Incoming>,
 ) -> WorkEnd {
     let task = permit.task();
     let begin = async {
+        // The model comes first: a researcher that does not send it holds up nobody else. One model of each researcher waits.
+        let (_place, model) = match task.model {
+            Some(blob) => (desk.acquire().await.ok(), Some(download(&node, link.as_ref(), blob).await?)),
+            None => (None, None),
+        };
         let turn = workshop.turn(&task.work).await;
         let _ = queue.send(Incoming::TurnCame(task.id.clone())).await;
-        let model = match task.model {
-            Some(blob) => Some(download(&node, link.as_ref(), blob).await?),
-            None => None,
-        };
+        workshop.pass_time().await;
         Ok::<_, Refusal>((turn, model))
     };
     let begun = tokio::select! {
@@ -117,7 +122,20 @@ async fn work<L: Link>(
     let blocking = workshop.blocking();
     let end = blocking.run(move || {
         let _turn = turn;
+        let (researcher, id) = (permit.researcher().clone(), permit.task().id.clone());
+        match node.store().begin_task(&researcher, &id) {
+            Ok(starts) if starts > MOST_STARTS => {
+                return WorkEnd::Refused(Refusal::new(RefusalCode::Internal, "the node failed three times at this task"));
+            }
+            Ok(_) => {}
+            Err(error) => return WorkEnd::Decided(Disclosure::Hindered(std::io::Error::other(error))),
+        }
         let result = execute(&node, workshop.tables(), &permit, model, observer);
+        if matches!(result, Err(WorkError::Cancelled | WorkError::Hindered(_)))
+            && let Err(error) = node.store().forgive_starts(&researcher, &id)
+        {
+            tracing::warn!(%error, task = %id, "work that was interrupted counts as failed");
+        }
         if cancel.load(Ordering::Relaxed) {
             return WorkEnd::Cancelled;
         }
@@ -125,7 +143,7 @@ async fn work<L: Link>(
             Ok(outcome) => WorkEnd::Decided(release(&node, permit, &outcome)),
             Err(WorkError::Refused(refusal)) => WorkEnd::Refused(refusal),
             Err(WorkError::Cancelled) => WorkEnd::Cancelled,
-            Err(WorkError::Hindered(error)) => WorkEnd::Decided(crate::disclosure::Disclosure::Hindered(error)),
+            Err(WorkError::Hindered(error)) => WorkEnd::Decided(Disclosure::Hindered(error)),
         }
     });
     end.await.unwrap_or_else(WorkEnd::Refused)

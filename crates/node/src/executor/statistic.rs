@@ -28,6 +28,14 @@ impl Job<'_> {
         } else {
             contribute(&task.work, &loaded.columns.iter().map(Vec::as_slice).collect::<Vec<_>>())?
         };
+        let samples: Vec<u64> = match &loaded.split {
+            Some(split) => vec![split.train.len() as u64],
+            None => loaded.columns.iter().map(|column| column.len() as u64).collect(),
+        };
+        if !samples.iter().all(|rows| self.node.policy().allows_rows(*rows)) {
+            let sentence = "a column has fewer values than the hospital allows computing on";
+            return Err(WorkError::refused(RefusalCode::TooFewSamples, sentence));
+        }
         let vectors = layout.into_iter().zip(contribution.vectors).map(|(spec, vector)| Computed {
             purpose: vector.purpose,
             name: vector.name,
@@ -36,6 +44,6 @@ impl Job<'_> {
         });
         let rows = loaded.split.as_ref().map_or(loaded.rows, |split| split.train.len() as u64);
         let report = Report { train_rows: rows, dropped_rows: loaded.dropped, ..Report::default() };
-        Ok(Outcome { vectors: vectors.collect(), report })
+        Ok(Outcome { vectors: vectors.collect(), report, samples })
     }
 }

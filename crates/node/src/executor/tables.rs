@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use data::{ColumnChoice, DataError, Fingerprint, Source, Table as DataTable, open};
+use data::{ColumnChoice, Comparison, DataError, Depth, Fingerprint, Source, Table as DataTable, open};
 use learning::{Split, Standardisation, Stream, Table, has_one_class};
 use protocol::{DatasetId, Missing, ModelSpec, Outcome, Precision, RefusalCode, Timestamp, TrainingPlan};
 
@@ -158,6 +158,10 @@ impl Job<'_> {
         } else {
             read_columns(&key.features, source.as_ref())?
         };
+        // What was read while somebody wrote is not what was registered.
+        if dataset.scan.compare(&dataset.description, Depth::Quick)? == Comparison::Changed {
+            return Err(DataError::Changed { path: dataset.description.path.clone() }.into());
+        }
         let loaded = Arc::new(loaded);
         tables.kept().loaded = Some((key, loaded.clone()));
         Ok(loaded)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use component::folder::write_atomically;
 use learning::{
-    Assignment, Checkpoint, Standardisation, Stream, Table, TrainingError, ValidationSums, Watcher, check_layout, train,
-    training_layout, validate, validation_layout,
+    Assignment, Checkpoint, Standardisation, Stream, Table, TrainingError, ValidationSums, Watcher, check_layout, rows_used,
+    train, training_layout, validate, validation_layout,
 };
 use protocol::{
     Measured, Progress, Purpose, Refusal, RefusalCode, Report, Tensors, Timestamp, TrainingPlan, ValidatedOn, VectorSpec,
@@ -19,6 +19,7 @@ use super::tables::Ready;
 use super::{Job, Tables, WorkError};
 use crate::disclosure::{Computed, Outcome, Values};
 use crate::handle::NodeHandle;
+use crate::policy::Permit;
 use crate::spool::read_if_there;
 use crate::store::Dataset;
 
@@ -48,6 +49,7 @@ struct TrainingWatcher<'a> {
     cancel: Arc<AtomicBool>,
     progress: &'a mut (dyn FnMut(Progress) + Send),
     path: PathBuf,
+    permit: &'a Permit,
     checkpointed: Timestamp,
     reported: Timestamp,
 }
@@ -73,6 +75,10 @@ impl Watcher for TrainingWatcher<'_> {
         self.checkpointed = now;
         if let Err(error) = self.write(&checkpoint) {
             tracing::warn!(%error, "a checkpoint was not written; a restart would begin after the one before");
+            return;
+        }
+        if let Err(error) = self.node.store().forgive_starts(self.permit.researcher(), &self.permit.task().id) {
+            tracing::warn!(%error, "the journal does not know of a checkpoint");
         }
     }
 }
@@ -99,10 +105,11 @@ impl Job<'_> {
     ) -> Result<Outcome, WorkError> {
         let (global, standardisation) = read_model(plan, model)?;
         let ready = self.ready(plan, dataset, tables, standardisation)?;
+        let used = self.check_training_rows(plan, &ready.train)?;
         let layout = training_layout(plan, ready.names.len(), None).map_err(plan_invalid)?;
         check_layout(&self.permit.task().layout, &layout).map_err(plan_invalid)?;
-        let mut report = new_report(&ready);
-        let validates = plan.holds_out_rows();
+        let validates = plan.holds_out_rows() && self.may_measure(&ready.test);
+        let mut report = self.new_report(&ready);
         let on_global = (validates && plan.validation().on_global)
             .then(|| self.measure(plan, &global, &ready.test, ValidatedOn::Global, &mut report))
             .flatten();
@@ -140,7 +147,7 @@ impl Job<'_> {
             };
             vectors.push(computed(spec, values));
         }
-        Ok(Outcome { vectors, report })
+        Ok(Outcome { vectors, report, samples: vec![used] })
     }
 
     pub(super) fn validate(
@@ -154,11 +161,49 @@ impl Job<'_> {
         let ready = self.ready(plan, dataset, tables, standardisation)?;
         let layout = validation_layout(plan);
         check_layout(&self.permit.task().layout, &layout).map_err(plan_invalid)?;
-        let mut report = new_report(&ready);
-        let sums = self.measure(plan, &global, &ready.test, ValidatedOn::Global, &mut report);
+        let mut report = self.new_report(&ready);
+        let sums = self
+            .may_measure(&ready.test)
+            .then(|| self.measure(plan, &global, &ready.test, ValidatedOn::Global, &mut report))
+            .flatten();
         let sums = sums.unwrap_or_else(|| ValidationSums::new(plan.model().outcome())).vectors();
         let vectors = layout.into_iter().zip(sums).map(|(spec, values)| computed(spec, Values::Reals(values))).collect();
-        Ok(Outcome { vectors, report })
+        Ok(Outcome { vectors, report, samples: Vec::new() })
+    }
+
+    /// Refuses a round that few rows decide, whatever the size of the dataset. Returns how many rows the updates use.
+    fn check_training_rows(&self, plan: &TrainingPlan, rows: &Table) -> Result<u64, WorkError> {
+        let used = rows_used(plan.arguments(), rows.len()) as u64;
+        let policy = self.node.policy();
+        if !policy.has_enough_rows(rows.len() as u64) {
+            return Err(too_few("the plan leaves fewer rows to train on than the hospital allows"));
+        }
+        if !policy.allows_rows(used) {
+            return Err(too_few("the updates of a round use fewer rows than the hospital allows"));
+        }
+        Ok(used)
+    }
+
+    /// Whether the held-out rows are enough to be measured on; if not, that is a remark.
+    fn may_measure(&mut self, rows: &Table) -> bool {
+        let may = self.node.policy().allows_rows(rows.len() as u64);
+        if !may {
+            self.remarks
+                .push("fewer rows are held out than the hospital allows computing on; nothing is measured".to_owned());
+        }
+        may
+    }
+
+    /// What the report says of rows. Numbers of rows that are too few stay here.
+    fn new_report(&self, ready: &Ready) -> Report {
+        let shown =
+            |table: &Table| Some(table.len() as u64).filter(|rows| self.node.policy().allows_rows(*rows)).unwrap_or(0);
+        Report {
+            train_rows: shown(&ready.train),
+            test_rows: shown(&ready.test),
+            dropped_rows: ready.dropped,
+            ..Report::default()
+        }
     }
 
     /// Trains, from the last checkpoint of this task if there is one.
@@ -181,6 +226,7 @@ impl Job<'_> {
             cancel: self.observer.cancel.clone(),
             progress: self.observer.progress.as_mut(),
             path,
+            permit: self.permit,
             checkpointed: begun,
             reported: begun,
         };
@@ -229,13 +275,8 @@ impl Job<'_> {
     }
 }
 
-fn new_report(ready: &Ready) -> Report {
-    Report {
-        train_rows: ready.train.len() as u64,
-        test_rows: ready.test.len() as u64,
-        dropped_rows: ready.dropped,
-        ..Report::default()
-    }
+fn too_few(sentence: &str) -> WorkError {
+    WorkError::refused(RefusalCode::TooFewSamples, sentence)
 }
 
 fn computed(spec: VectorSpec, values: Values) -> Computed {

@@ -66,11 +66,15 @@ impl Store {
         })
     }
 
-    /// Keeps what a file system says of files whose content is the same.
-    pub fn touch_dataset(&self, id: &DatasetId, scan: &Scan) -> Result<(), StoreError> {
+    /// Keeps what a file system says of files whose content is the same. False if the scan is not the one `before` any more:
+    /// the hospital has read the data anew meanwhile, and that stands.
+    pub fn touch_dataset(&self, id: &DatasetId, before: &Scan, now: &Scan) -> Result<bool, StoreError> {
         self.write(Durability::Lazy, |connection| {
-            connection.execute("UPDATE dataset SET scan = ?2 WHERE id = ?1", (id.as_str(), to_json(scan)?))?;
-            Ok(())
+            let rows = connection.execute(
+                "UPDATE dataset SET scan = ?3 WHERE id = ?1 AND scan = ?2",
+                (id.as_str(), to_json(before)?, to_json(now)?),
+            )?;
+            Ok(rows == 1)
         })
     }
 

@@ -1,9 +1,9 @@
 //! The journal of tasks: what was accepted, where it stands, and what it gave.
 
-use protocol::{ResearcherId, Task, TaskId, Timestamp};
+use protocol::{Plan, ResearcherId, StatisticPlan, Task, TaskId, Timestamp, Work};
 use rusqlite::{OptionalExtension, Row};
 
-use super::{Durability, Store, StoreError, converted, from_json, integer, timestamp, to_json};
+use super::{Durability, Store, StoreError, converted, from_json, integer, timestamp, to_json, unsigned};
 use crate::participant::{Participant, State};
 
 /// A task as it came in.
@@ -42,11 +42,27 @@ fn stored(state: &State) -> Result<(String, bool), StoreError> {
     Ok((to_json(state)?, *state != State::Settled))
 }
 
+/// Whether nothing will be computed any more.
+fn is_over(state: &State) -> bool {
+    matches!(state, State::Refused(_) | State::Settled)
+}
+
+/// What is kept of a task that is over: who asked for what kind of work, and when. Its plan and its layout go.
+fn emptied(task: Task) -> Task {
+    let work = match task.work {
+        Work::SquaredDifferences { .. } => Work::SquaredDifferences { means: Vec::new() },
+        work => work,
+    };
+    let plan = Plan::Statistic(StatisticPlan::Moments { columns: vec!["forgotten".to_owned()] });
+    Task { plan, work, model: None, layout: Vec::new(), ..task }
+}
+
 impl Store {
     /// Writes a task that is not in the journal yet.
     pub fn add_task(&self, new: &NewTask<'_>, participant: &Participant) -> Result<(), StoreError> {
         let (state, is_open) = stored(participant.state())?;
         let updated = integer(participant.updated().as_millis());
+        let document = if is_over(participant.state()) { to_json(&emptied(new.task.clone()))? } else { to_json(new.task)? };
         self.write(Durability::Durable, |connection| {
             let mut statement = connection.prepare_cached(
                 "INSERT INTO task (researcher, id, experiment, document, signature, state, is_open, accepted, updated)
@@ -59,7 +75,7 @@ impl Store {
                 researcher,
                 task.id.as_str(),
                 experiment,
-                to_json(task)?,
+                document,
                 new.signature,
                 state,
                 is_open,
@@ -89,6 +105,43 @@ impl Store {
             )?;
             let id = participant.task().as_str();
             statement.execute((researcher.as_str(), id, state, is_open, updated, keeps_content, content))?;
+            if is_over(participant.state()) {
+                let mut statement =
+                    connection.prepare_cached("SELECT document FROM task WHERE researcher = ?1 AND id = ?2")?;
+                let task = statement.query_row((researcher.as_str(), id), |row| from_json(row, "document")).optional()?;
+                if let Some(task) = task {
+                    let sql = "UPDATE task SET document = ?3 WHERE researcher = ?1 AND id = ?2";
+                    connection.execute(sql, (researcher.as_str(), id, to_json(&emptied(task))?))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Counts one more start of a task's work; says how many there were since it last came to something.
+    pub fn begin_task(&self, researcher: &ResearcherId, task: &TaskId) -> Result<u64, StoreError> {
+        self.write(Durability::Lazy, |connection| {
+            let sql = "UPDATE task SET starts = starts + 1 WHERE researcher = ?1 AND id = ?2 RETURNING starts";
+            let mut statement = connection.prepare_cached(sql)?;
+            let starts =
+                statement.query_row((researcher.as_str(), task.as_str()), |row| unsigned(row, "starts")).optional()?;
+            Ok(starts.unwrap_or(0))
+        })
+    }
+
+    /// Begins to count the starts of a task anew: its work came to something, or ended without harm.
+    pub fn forgive_starts(&self, researcher: &ResearcherId, task: &TaskId) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, |connection| {
+            let sql = "UPDATE task SET starts = 0 WHERE researcher = ?1 AND id = ?2 AND starts > 0";
+            connection.execute(sql, (researcher.as_str(), task.as_str()))?;
+            Ok(())
+        })
+    }
+
+    /// The same for all tasks: the daemon ends because it was told to.
+    pub fn forgive_all_starts(&self) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, |connection| {
+            connection.execute("UPDATE task SET starts = 0 WHERE starts > 0", ())?;
             Ok(())
         })
     }

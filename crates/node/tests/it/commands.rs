@@ -56,6 +56,36 @@ async fn a_daemon_answers_on_its_socket_and_ends_when_told() {
     assert!(!world.folder.control_socket().exists());
 }
 
+#[tokio::test]
+async fn an_enrolment_that_cannot_be_dropped_keeps_its_agent() {
+    let mut world = World::new();
+    let node = world.node();
+    world.enrol(&node);
+    drop(node);
+    let folder = world.folder.clone();
+    let running = tokio::spawn(async move { daemon::run(&folder, std::future::pending()).await });
+    let state = async || {
+        let Reply::Enrolments { rows } = run(&world.folder, Request::Enrolments).await.unwrap() else { panic!() };
+        rows[0].state.clone()
+    };
+    // The key of this enrolment is nowhere, so its agent is in trouble, and says so.
+    while matches!(state().await.as_str(), "not running" | "starting") {
+        tokio::task::yield_now().await;
+    }
+    let database = rusqlite::Connection::open(world.folder.database_file()).unwrap();
+    let guard = "CREATE TRIGGER guard BEFORE DELETE ON enrolment BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    database.execute_batch(guard).unwrap();
+    let refused = run(&world.folder, Request::Forget { researcher: world.researcher.clone() }).await.unwrap_err();
+    assert!(refused.to_string().contains("the disk is full"), "{refused}");
+    while state().await == "starting" {
+        tokio::task::yield_now().await;
+    }
+    database.execute_batch("DROP TRIGGER guard").unwrap();
+    run(&world.folder, Request::Forget { researcher: world.researcher.clone() }).await.unwrap();
+    run(&world.folder, Request::Stop).await.unwrap();
+    running.await.unwrap().unwrap();
+}
+
 #[test]
 fn a_name_that_people_cannot_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use node::handle::NodeHandle;
 use node::participant::State;
 use node::store::Enrolment;
-use node::workshop::Blocking;
+use node::workshop::{Blocking, Workshop};
 use protocol::{DatasetId, RawTrainingPlan, RefusalCode, ResearcherMessage, Task, TrainingArguments, TrainingPlan};
 use tokio::sync::mpsc;
 use transport::link::LinkError;
@@ -196,4 +196,59 @@ async fn a_training_that_was_killed_goes_on_from_its_checkpoint_with_the_same_bi
     agent.kill().await;
     let (_, _agent, _session) = scene.start().await;
     assert_eq!(scene.played.wait_for_uploads(2).await[1].1, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ended_the_node_three_times_is_given_up() {
+    let mut scene = scene();
+    let task = scene.training(&plan());
+    let (node, agent, mut session) = scene.start().await;
+    scene.played.set_down(true);
+    session.give(&scene.world, &task).await;
+    session.hear_accepted(&task).await;
+    agent.kill().await;
+    // As the work does at its begin, before the machine has no memory left.
+    for _ in 0..3 {
+        node.store().begin_task(&scene.world.researcher, &task.id).unwrap();
+    }
+    drop(node);
+    scene.played.set_down(false);
+    let (_, _agent, mut session) = scene.start().await;
+    assert_eq!(session.hear_refusal(&task).await.code, RefusalCode::Internal);
+    let next = scene.training(&plan());
+    session.give(&scene.world, &next).await;
+    session.hear_accepted(&next).await;
+    scene.played.wait_for_uploads(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_researcher_that_does_not_send_its_model_holds_up_nobody_else() {
+    let mut scene = scene();
+    let node = scene.world.node();
+    let workshop = Arc::new(Workshop::new(Blocking::Inline, 1));
+    let silent = scene.enrolment.clone();
+    let task = scene.training(&plan());
+    let _first = RunningAgent::start_in(node.clone(), silent, scene.played.clone(), workshop.clone());
+    let mut session = scene.sessions.recv().await.unwrap();
+    scene.played.set_down(true);
+    session.give(&scene.world, &task).await;
+    session.hear_accepted(&task).await;
+    // The same machine, another researcher: it has the turn that the first one does not use.
+    let turn = workshop.turn(&task.work);
+    tokio::time::timeout(std::time::Duration::from_secs(1), turn).await.expect("the lane is free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_a_dataset_that_is_taken_away_are_stopped() {
+    let mut scene = scene();
+    let task = scene.training(&plan());
+    let (node, agent, mut session) = scene.start().await;
+    scene.played.set_down(true);
+    session.give(&scene.world, &task).await;
+    session.hear_accepted(&task).await;
+    agent.kill().await;
+    let request = node::command::Request::DeleteDataset { dataset: scene.dataset.clone() };
+    assert!(matches!(node.answer(request, "carer").await, node::command::Reply::Done { .. }));
+    let records = node.store().open_tasks(&scene.world.researcher).unwrap();
+    assert!(matches!(&records[0].state, State::Refused(refusal) if refusal.code == RefusalCode::StoppedByHospital));
 }

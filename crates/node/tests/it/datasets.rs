@@ -1,24 +1,18 @@
 //! Registering, changing and showing datasets.
 
 use node::command::{DatasetChanges, NewDataset};
-use node::config::RowCounts;
-use node::datasets::{DatasetError, public_face};
-use protocol::{ColumnKind, RowCount};
+use node::datasets::DatasetError;
+use protocol::ColumnKind;
 
 use crate::world::{World, heart_dataset};
 
 #[test]
-fn a_dataset_is_read_whole_and_shown_with_rounded_rows() {
+fn a_dataset_is_read_whole() {
     let world = World::new();
     let node = world.node();
     let detail = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart", "uci"])).unwrap();
     assert_eq!((detail.row.rows, detail.row.state.as_str()), (303, "ready"));
     assert!(detail.columns.iter().any(|column| column.name == "oldpeak" && column.kind == ColumnKind::Real));
-    let dataset = node.store().dataset(&detail.row.id).unwrap().unwrap();
-    assert_eq!(public_face(&dataset, RowCounts::Rounded).rows, RowCount::Rounded(300));
-    assert_eq!(public_face(&dataset, RowCounts::Hidden).rows, RowCount::Hidden);
-    let face = serde_json::to_string(&public_face(&dataset, RowCounts::Exact)).unwrap();
-    assert!(!face.contains("hospital-north"), "a face shows no path: {face}");
 }
 
 #[test]

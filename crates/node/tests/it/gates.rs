@@ -87,7 +87,11 @@ fn work_that_does_not_belong_to_the_plan_is_refused() {
     assert_eq!(check(&[], |task| task.work = Work::Sums, true), Some(RefusalCode::PlanInvalid));
     assert_eq!(check(&[], |task| task.model = None, true), Some(RefusalCode::PlanInvalid));
     let statistic = Plan::Statistic(StatisticPlan::Moments { columns: vec!["age".into()] });
-    assert_eq!(check(&[], |task| task.plan = statistic, true), Some(RefusalCode::PlanInvalid));
+    assert_eq!(check(&[], |task| task.plan = statistic.clone(), true), Some(RefusalCode::PlanInvalid));
+    let with_model = |task: &mut Task| (task.plan, task.work) = (statistic.clone(), Work::Sums);
+    assert_eq!(check(&[], with_model, true), Some(RefusalCode::PlanInvalid), "a statistic has no model to wait for");
+    let without = |task: &mut Task| (task.plan, task.work, task.model) = (statistic.clone(), Work::Sums, None);
+    assert_eq!(check(&[], without, true), None);
 }
 
 #[test]
@@ -98,6 +102,16 @@ fn what_would_not_fit_on_the_disk_is_refused() {
         check(&[("FBM_STORAGE_QUOTA_MIB", "1")], |task| task.model.as_mut().unwrap().bytes = 2 << 20, true),
         Some(RefusalCode::TooLarge)
     );
+}
+
+#[test]
+fn what_would_not_fit_in_memory_is_refused() {
+    let mib = |mib: &'static str| [("FBM_TRAINING_MEMORY_MIB", mib)];
+    let model_of = |bytes: u64| move |task: &mut Task| task.model.as_mut().unwrap().bytes = bytes;
+    assert_eq!(check(&mib("1"), |_| {}, true), None);
+    assert_eq!(check(&mib("1"), model_of(200_000), true), Some(RefusalCode::TooLarge), "six copies are one MiB and more");
+    assert_eq!(check(&mib("2"), model_of(200_000), true), None);
+    assert_eq!(check(&[], model_of(200_000), true), None, "half of the machine's memory is enough for that");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rounds with a researcher: what is computed, what is refused, what is said.
 
 use node::agent::Order;
-use node::command::Request;
+use node::command::{Reply, Request};
 use node::workshop::Blocking;
 use protocol::{
     Missing, NodeMessage, Plan, RawTrainingPlan, Refusal, RefusalCode, RequestId, ResearcherMessage, StatisticPlan, Tags,
@@ -27,7 +27,17 @@ struct Scene {
 }
 
 async fn scene_with(content: Option<&str>, blocking: Blocking) -> Scene {
+    scene_in(World::new(), content, blocking).await
+}
+
+/// A scene at a hospital that wants so many rows.
+async fn scene_of_least(minimum: &str, content: Option<&str>) -> Scene {
     let mut world = World::new();
+    world.env.push(("FBM_SECURITY_MINIMUM_SAMPLES".into(), minimum.into()));
+    scene_in(world, content, Blocking::Inline).await
+}
+
+async fn scene_in(mut world: World, content: Option<&str>, blocking: Blocking) -> Scene {
     let node = world.node();
     let path = world.heart("cleveland.csv");
     if let Some(content) = content {
@@ -342,4 +352,136 @@ async fn a_validation_that_fails_does_not_fail_the_round() {
     let report = header.report.unwrap();
     assert!(!report.remarks.is_empty());
     assert_eq!(decode(&task.layout, &bytes)[4].iter().sum::<f64>(), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_rows_than_the_hospital_wants_are_not_trained_on() {
+    let mut scene = scene_of_least("100", None).await;
+    let arguments = |change: &dyn Fn(&mut TrainingArguments)| {
+        let mut arguments = TrainingArguments { test_ratio: 0.0, ..raw_plan().arguments };
+        change(&mut arguments);
+        TrainingPlan::new(RawTrainingPlan { arguments, ..raw_plan() }).unwrap()
+    };
+    let few = [
+        arguments(&|it| it.test_ratio = 0.7),
+        arguments(&|it| (it.epochs, it.num_updates) = (None, Some(3))),
+        arguments(&|it| it.batch_maxnum = Some(1)),
+        arguments(&|it| it.dry_run = true),
+        arguments(&|it| (it.epochs, it.num_updates, it.batch_size) = (None, Some(1), 1)),
+    ];
+    for plan in few {
+        let task = scene.training(&plan);
+        assert_eq!(scene.refused(&task).await.code, RefusalCode::TooFewSamples, "{:?}", plan.arguments());
+    }
+    let enough = [
+        arguments(&|it| (it.epochs, it.num_updates) = (None, Some(4))),
+        arguments(&|it| (it.epochs, it.num_updates) = (None, Some(0))),
+        arguments(&|it| (it.batch_size, it.dry_run) = (0, true)),
+    ];
+    for (index, plan) in enough.iter().enumerate() {
+        let task = scene.training(plan);
+        scene.session.give(&scene.world, &task).await;
+        scene.session.hear_accepted(&task).await;
+        scene.played.wait_for_uploads(index + 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_held_out_rows_are_not_measured_on() {
+    let mut scene = scene_of_least("100", None).await;
+    let plan = plan();
+    let task = scene.training(&plan);
+    let (_, model) = scene.world.training_task(&scene.dataset, &plan);
+    let validation = scene.world.validation_task(&scene.dataset, &plan, &model);
+    for (index, task) in [task, validation].iter().enumerate() {
+        scene.session.give(&scene.world, task).await;
+        let (header, bytes) = scene.played.wait_for_uploads(index + 1).await.remove(index);
+        let report = header.report.unwrap();
+        assert_eq!((report.test_rows, report.measured.len(), report.remarks.len()), (0, 0, 1), "{report:?}");
+        let vectors = decode(&task.layout, &bytes);
+        for (spec, values) in task.layout.iter().zip(vectors) {
+            if matches!(spec.purpose, protocol::Purpose::ValidationGlobal | protocol::Purpose::ValidationLocal) {
+                assert!(values.iter().all(|value| *value == 0.0), "{}", spec.name);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_column_of_few_values_is_in_no_statistic() {
+    let content = "a,b,c\n1,10,\n,20,\n3,30,\n";
+    let mut scene = scene_of_least("3", Some(content)).await;
+    let mut sums = |columns: &[&str]| {
+        let plan = Plan::Statistic(StatisticPlan::Moments { columns: columns.iter().map(|name| (*name).into()).collect() });
+        let layout = analytics::moments::layout(&Work::Sums, columns.len()).unwrap();
+        scene.world.task(&scene.dataset, plan, Work::Sums, None, layout)
+    };
+    let (few, enough) = (sums(&["a", "b"]), sums(&["b"]));
+    assert_eq!(scene.refused(&few).await.code, RefusalCode::TooFewSamples);
+    scene.session.give(&scene.world, &enough).await;
+    let (_, bytes) = scene.played.wait_for_uploads(1).await.remove(0);
+    assert_eq!(decode(&enough.layout, &bytes), [vec![3.0], vec![60.0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_signed_does_not_fill_the_journal() {
+    let mut scene = scene().await;
+    let task = scene.training(&plan());
+    scene.session.say(ResearcherMessage::Task { task: Box::new(task.clone()), signature: b"nobody's".to_vec() }).await;
+    assert_eq!(scene.session.hear_refusal(&task).await.code, RefusalCode::SignatureInvalid);
+    assert_eq!(scene.node.store().task(&scene.world.researcher, &task.id).unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_researcher_has_so_many_open_tasks_at_most() {
+    let mut scene = scene().await;
+    let plan = plan();
+    let first = scene.training(&plan);
+    scene.played.set_down(true);
+    scene.session.give(&scene.world, &first).await;
+    scene.session.hear_accepted(&first).await;
+    for _ in 1..256 {
+        let task = scene.training(&plan);
+        scene.session.give(&scene.world, &task).await;
+        scene.session.hear_accepted(&task).await;
+    }
+    let one_more = scene.training(&plan);
+    scene.session.give(&scene.world, &one_more).await;
+    assert_eq!(scene.session.hear_refusal(&one_more).await.code, RefusalCode::QuotaExceeded);
+    assert_eq!(scene.node.store().task(&scene.world.researcher, &one_more.id).unwrap(), None);
+    scene.session.say(ResearcherMessage::Settled { task: first.id.clone() }).await;
+    scene.session.give(&scene.world, &one_more).await;
+    scene.session.hear_accepted(&one_more).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_computed_on_a_dataset_that_is_gone_does_not_leave() {
+    let mut scene = scene().await;
+    let task = scene.training(&plan());
+    scene.played.set_down(true);
+    scene.session.give(&scene.world, &task).await;
+    scene.session.hear_accepted(&task).await;
+    assert!(scene.session.is_silent().await);
+    scene.node.delete_dataset(&scene.dataset).unwrap();
+    scene.played.set_down(false);
+    assert_eq!(scene.session.hear_refusal(&task).await.code, RefusalCode::DatasetUnknown);
+    assert!(scene.played.uploads().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_work_going_that_the_hospital_stops() {
+    let mut scene = scene_with(None, Blocking::Threads).await;
+    let task = scene.training(&endless());
+    scene.session.give(&scene.world, &task).await;
+    scene.session.hear_accepted(&task).await;
+    scene.node.store().watch_commits(component::database::CommitWatch::new(|_| false));
+    let Reply::Failed { .. } = scene.node.answer(Request::Pause, "carer").await else { panic!("nothing can be written") };
+    assert!(scene.node.is_paused().unwrap(), "it is paused all the same");
+    let (stopped, answer) = oneshot::channel();
+    let refusal = Refusal::new(RefusalCode::StoppedByHospital, "stopped by the hospital");
+    scene.agent.handle.order(Order::Stop { task: None, refusal, stopped }).await;
+    assert_eq!(answer.await, Ok(1));
+    while scene.node.ledger().open_reservations() > 0 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -35,7 +35,9 @@ fn the_journal_gives_back_what_was_written() {
     let refusal = Refusal::new(RefusalCode::OneClass, "one class");
     participant.apply(Event::Failed(refusal.clone()), Timestamp::from_millis(8), &mut rng);
     store.update_task(&world.researcher, &participant, None, Durability::Durable).unwrap();
-    assert_eq!(store.open_tasks(&world.researcher).unwrap()[0].state, State::Refused(refusal));
+    let record = store.open_tasks(&world.researcher).unwrap().remove(0);
+    assert_eq!(record.state, State::Refused(refusal));
+    assert_eq!((record.task.key, record.task.layout.len()), (task.key, 0), "what was asked for in detail is forgotten");
     participant.apply(Event::Settled, Timestamp::from_millis(9), &mut rng);
     store.update_task(&world.researcher, &participant, None, Durability::Lazy).unwrap();
     assert!(store.open_tasks(&world.researcher).unwrap().is_empty());
@@ -62,4 +64,40 @@ fn the_state_of_an_experiment_stays_while_its_tasks_do() {
     store.update_task(&world.researcher, &settled, None, Durability::Lazy).unwrap();
     assert_eq!(store.forget_experiments(later).unwrap(), 1);
     assert_eq!(store.experiment_state(&world.researcher, &world.experiment, "data").unwrap(), None);
+}
+
+#[test]
+fn what_the_hospital_read_anew_stands_against_an_older_look() {
+    let world = World::new();
+    let node = world.node();
+    let path = world.heart("cleveland.csv");
+    let id = node.add_dataset(&heart_dataset(&path, &["heart"])).unwrap().row.id;
+    let admitted = node.store().dataset(&id).unwrap().unwrap().scan;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let shorter: String = text.lines().take(201).flat_map(|line| [line, "\n"]).collect();
+    std::fs::write(&path, shorter).unwrap();
+    node.refresh_dataset(&id).unwrap();
+    let refreshed = node.store().dataset(&id).unwrap().unwrap().scan;
+    assert!(!node.store().touch_dataset(&id, &admitted, &admitted).unwrap());
+    assert_eq!(node.store().dataset(&id).unwrap().unwrap().scan, refreshed);
+    let mut touched = refreshed.clone();
+    touched.rows = 7;
+    assert!(node.store().touch_dataset(&id, &refreshed, &touched).unwrap(), "a scan that was not replaced is");
+    assert_eq!(node.store().dataset(&id).unwrap().unwrap().scan, touched);
+}
+
+#[test]
+fn starts_of_a_task_are_counted_until_it_comes_to_something() {
+    let mut world = World::new();
+    let node = world.node();
+    let id = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart"])).unwrap().row.id;
+    let (task, _) = world.training_task(&id, &plan());
+    let (store, researcher) = (node.store(), &world.researcher);
+    let participant = Participant::new(task.id.clone(), node.now());
+    store.add_task(&NewTask { researcher, task: &task, signature: &[] }, &participant).unwrap();
+    assert_eq!([(); 2].map(|()| store.begin_task(researcher, &task.id).unwrap()), [1, 2]);
+    store.forgive_starts(researcher, &task.id).unwrap();
+    assert_eq!(store.begin_task(researcher, &task.id).unwrap(), 1);
+    store.forgive_all_starts().unwrap();
+    assert_eq!(store.begin_task(researcher, &task.id).unwrap(), 1);
 }

@@ -345,7 +345,11 @@ impl RunningAgent {
     }
 
     pub(crate) fn start_with(node: Arc<NodeHandle>, enrolment: Enrolment, link: Played, blocking: Blocking) -> Self {
-        let agent = Agent::new(node, enrolment, Arc::new(link), Arc::new(Workshop::new(blocking, 1)));
+        Self::start_in(node, enrolment, link, Arc::new(Workshop::new(blocking, 1)))
+    }
+
+    pub(crate) fn start_in(node: Arc<NodeHandle>, enrolment: Enrolment, link: Played, workshop: Arc<Workshop>) -> Self {
+        let agent = Agent::new(node, enrolment, Arc::new(link), workshop);
         let handle = agent.handle();
         let task = tokio::spawn(async move {
             agent.run().await.unwrap();

@@ -120,7 +120,7 @@ fn desk(dir: &Path) -> (Arc<Desk>, mpsc::Receiver<Mail>) {
         clock: Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000))),
         blocking: Blocking::Inline,
         sessions: Sessions::default(),
-        board: Board::default(),
+        board: Arc::new(Board::default()),
         mailbox,
     };
     (Arc::new(desk), mail)
@@ -184,10 +184,10 @@ impl Process {
             }
             if death == Death::After(*commits) {
                 let saved = Driver::saved(&self.driver.experiments, &batch);
-                self.driver.commit(saved, batch.durability()).await;
+                self.driver.commit(saved, batch.durability()).await.unwrap();
                 return false;
             }
-            self.driver.finish(batch).await;
+            self.driver.finish(batch).await.unwrap();
         }
     }
 

@@ -3,7 +3,7 @@
 use protocol::{NodeId, Plan, Progress, Purpose, RefusalCode, Report, TaskId, Timestamp, Vector, Work};
 
 use super::round::{Round, Seat, SeatState};
-use super::{Experiment, Stage};
+use super::{Dropped, Experiment, Stage};
 use crate::command::{
     ExperimentRow, ExperimentState, NodeProgress, NodeRecord, NodeSnapshot, RoundKind, RoundRecord, Snapshot,
 };
@@ -183,7 +183,15 @@ impl Experiment {
             started: self.created,
             round_started,
             nodes: self.node_snapshots(live),
-            remark: self.stalled.as_ref().map(|(reason, _)| reason.clone()),
+            remark: self.remark(),
+        }
+    }
+
+    /// What holds things up.
+    fn remark(&self) -> Option<String> {
+        match &self.stage {
+            Stage::Selecting(selecting) => Some(selecting.remark(&self.spec)),
+            _ => self.stalled.as_ref().map(|(reason, _)| reason.clone()),
         }
     }
 
@@ -209,8 +217,9 @@ impl Experiment {
                 }
             }
             if snapshot.state == NodeProgress::Waiting || snapshot.state == NodeProgress::Working {
-                if let Some(reason) = &participant.dropped {
-                    (snapshot.state, snapshot.reason) = (dropped_state(reason), Some(reason.clone()));
+                if let Some(Dropped { by_hospital, reason }) = &participant.dropped {
+                    let state = if *by_hospital { NodeProgress::StoppedByHospital } else { NodeProgress::Dropped };
+                    (snapshot.state, snapshot.reason) = (state, Some(reason.clone()));
                 } else if participant.away_since.is_some() {
                     snapshot.state = NodeProgress::Away;
                 }
@@ -218,14 +227,6 @@ impl Experiment {
             snapshot
         };
         self.participants.iter().map(snapshot).collect()
-    }
-}
-
-fn dropped_state(reason: &str) -> NodeProgress {
-    if reason.starts_with(super::steps::STOPPED_BY_HOSPITAL) {
-        NodeProgress::StoppedByHospital
-    } else {
-        NodeProgress::Dropped
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Digest, NodeId, Refusal, Report, TaskId, Timestamp, VectorSpec, Work};
+use protocol::{Digest, NodeId, Plan, Refusal, Report, TaskId, Timestamp, VectorSpec, Work};
 use serde::{Deserialize, Serialize};
 
 /// What became of a node's task. `Open` leads to any other; `Contributed` back to `Open` only if its file was lost with the
@@ -102,6 +102,17 @@ impl Round {
             SeatState::Contributed { digest, bytes, .. } => Some((node, &seat.task, *digest, *bytes)),
             _ => None,
         })
+    }
+
+    /// Where the experiment is, in words that follow a name: no number counts anything but training rounds.
+    pub(super) fn place(&self, plan: &Plan) -> String {
+        match (&self.work, plan) {
+            (Work::Train { training_round }, _) => format!("in training round {training_round}"),
+            (Work::Validate, _) => "in the last validation".to_owned(),
+            (Work::Sums | Work::SquaredDifferences { .. }, Plan::Training(_)) => "while standardising".to_owned(),
+            (Work::Sums, Plan::Statistic(_)) => "in the first pass of the statistic".to_owned(),
+            (Work::SquaredDifferences { .. }, Plan::Statistic(_)) => "in the second pass of the statistic".to_owned(),
+        }
     }
 
     /// Which training round it is, from 1.

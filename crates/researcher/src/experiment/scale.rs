@@ -55,6 +55,26 @@ pub(super) fn follow(scales: &mut Scales, layout: &[VectorSpec], largest: &BTree
     }
 }
 
+/// The smallest exponent that a node may ask for; below it values are larger than any training or statistic of f32 (2^128 times
+/// 2^32 rows) or f64 data gives, and everybody else's would be lost in the rounding.
+fn floor(width: Width) -> i16 {
+    match width {
+        Width::Bits32 => 31 - 160,
+        // Counts are exact.
+        Width::Bits64 => 0,
+        Width::Bits128 => -900,
+    }
+}
+
+/// Whether exponents are an answer to a layout's scales: as many, none finer or below the floor, at least one wider.
+pub(super) fn is_answer(layout: &[VectorSpec], exponents: &[i16]) -> bool {
+    let each = || layout.iter().map(|spec| spec.encoding).zip(exponents);
+    layout.len() == exponents.len()
+        && each()
+            .all(|(asked, exponent)| *exponent == asked.exponent || (floor(asked.width)..asked.exponent).contains(exponent))
+        && each().any(|(asked, exponent)| *exponent < asked.exponent)
+}
+
 /// Widens the scales so that all nodes' values fit; false if nothing would change or no scale is wide enough.
 pub(super) fn widen<'asked>(layout: &mut [VectorSpec], asked: impl Iterator<Item = &'asked Vec<i16>>) -> bool {
     let mut narrowest: Vec<i16> = layout.iter().map(|spec| spec.encoding.exponent).collect();
@@ -101,6 +121,20 @@ mod tests {
         assert!(100.0 * f64::from(exponent).exp2() >= 24_f64.exp2());
         follow(&mut scales, &layout, &BTreeMap::from([("w".to_owned(), 0.0)]));
         assert_eq!(scales["w"], 3, "an aggregate of zeros says nothing");
+    }
+
+    #[test]
+    fn an_answer_is_wider_within_bounds_and_leaves_counts_alone() {
+        let of = |encoding| VectorSpec { purpose: Purpose::Model, name: "w".into(), shape: vec![2], encoding };
+        let narrow = Encoding { width: Width::Bits32, exponent: 20 };
+        let layout = [of(Encoding::COUNT), of(Encoding::REAL), of(narrow)];
+        for exponents in [[0, 40, 20], [0, 64, -129], [0, -900, 3]] {
+            assert!(is_answer(&layout, &exponents), "{exponents:?}");
+        }
+        for exponents in [[0, 64, 20], [-1, 40, 20], [0, 40, 21], [0, -901, 20], [0, 64, -130], [0, i16::MIN, 20]] {
+            assert!(!is_answer(&layout, &exponents), "{exponents:?}");
+        }
+        assert!(!is_answer(&layout, &[0, 40]) && !is_answer(&layout, &[]) && !is_answer(&layout, &[0, 40, 20, 1]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::encoding::MAX_CONTRIBUTIONS;
 use protocol::{
     DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, Tags, Timestamp,
 };
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Selecting {
     pub since: Timestamp,
-    /// Nodes that were asked and have not answered.
+    /// Nodes that were asked and have not answered, or that are gone and may come back.
     pub asked: BTreeMap<NodeId, String>,
     pub found: BTreeMap<NodeId, Offer>,
 }
@@ -34,8 +35,23 @@ pub struct Participant {
     /// Rows as the hospital shows them.
     pub rows: RowCount,
     pub away_since: Option<Timestamp>,
-    /// Why it is left out of the rest of the experiment.
-    pub dropped: Option<String>,
+    /// Set once it is left out of the rest of the experiment.
+    pub dropped: Option<Dropped>,
+}
+
+/// Why a node is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// Whether a person at the hospital stopped the work.
+    pub by_hospital: bool,
+    pub reason: String,
+}
+
+impl Dropped {
+    pub(super) fn because(reason: impl Into<String>) -> Self {
+        Self { by_hospital: false, reason: reason.into() }
+    }
 }
 
 /// What the answers amount to.
@@ -62,6 +78,20 @@ pub(super) fn tags(spec: &ExperimentSpec) -> Option<Tags> {
 impl Selecting {
     pub(super) fn new(since: Timestamp) -> Self {
         Self { since, asked: BTreeMap::new(), found: BTreeMap::new() }
+    }
+
+    /// After a restart: whoever was here is expected back.
+    pub(super) fn begin_again(&mut self, since: Timestamp) {
+        self.since = since;
+        let found = std::mem::take(&mut self.found);
+        self.asked.extend(found.into_iter().map(|(node, offer)| (node, offer.name)));
+    }
+
+    /// A node whose connection is gone is expected back.
+    pub(super) fn lose(&mut self, node: &NodeId) {
+        if let Some(offer) = self.found.remove(node) {
+            self.asked.insert(node.clone(), offer.name);
+        }
     }
 
     /// Chooses once everybody who is expected has answered, or when time is up.
@@ -92,6 +122,12 @@ impl Selecting {
         if chosen.len() < min_nodes {
             return Choice::Refused(self.too_few(spec, chosen.len(), &missing));
         }
+        if chosen.len() > MAX_CONTRIBUTIONS as usize {
+            return Choice::Refused(format!(
+                "{} nodes would take part, and at most {MAX_CONTRIBUTIONS} contributions can be summed; name the nodes",
+                chosen.len()
+            ));
+        }
         let faces: Vec<(&str, &DatasetFace)> = chosen.values().map(|(offer, face)| (offer.name.as_str(), *face)).collect();
         match resolve(spec.clone(), &faces) {
             Err(reason) => Choice::Refused(reason),
@@ -102,11 +138,27 @@ impl Selecting {
         }
     }
 
-    fn too_few(&self, spec: &ExperimentSpec, chosen: usize, missing: &BTreeSet<String>) -> String {
-        let wanted = match spec.selection() {
-            Selection::Tags(tags) => format!("a dataset with the tags {tags}"),
-            Selection::Datasets(_) => "the dataset that was named for it".to_owned(),
+    /// What is waited for.
+    pub(super) fn remark(&self, spec: &ExperimentSpec) -> String {
+        let matches = |(node, offer): &(&NodeId, &Offer)| !matching(spec, node, &offer.datasets).is_empty();
+        let (chosen, wanted) = (self.found.iter().filter(matches).count(), wanted(spec));
+        let sentence = match spec.patience().min_nodes {
+            min_nodes if chosen >= min_nodes as usize => "waits a short while for more nodes".to_owned(),
+            1 => format!("waits a short while for a node with {wanted}"),
+            min_nodes => format!("waits a short while for nodes with {wanted}: {chosen} of {min_nodes} found"),
         };
+        let nobody = (self.asked.is_empty() && self.found.is_empty()).then(|| "none is connected".to_owned());
+        let silent = self.asked.values().map(|name| format!("{name} has not answered yet"));
+        let unsuited = self.found.iter().filter(|offer| !matches(offer));
+        let unsuited = unsuited.map(|(_, offer)| format!("{} has no such dataset", offer.name));
+        let absent = missing(spec, &self.found).into_iter();
+        let absent = absent.filter(|name| !self.asked.iter().any(|(node, asked)| node.as_str() == name || asked == name));
+        let absent = absent.map(|name| format!("{name} is not connected"));
+        [sentence].into_iter().chain(nobody).chain(silent).chain(unsuited).chain(absent).collect::<Vec<_>>().join("; ")
+    }
+
+    fn too_few(&self, spec: &ExperimentSpec, chosen: usize, missing: &BTreeSet<String>) -> String {
+        let wanted = wanted(spec);
         let answered: Vec<&str> = self.found.values().map(|offer| offer.name.as_str()).collect();
         let sentence = match (answered.is_empty(), chosen) {
             (true, _) => "no node that may take part is connected".to_owned(),
@@ -118,6 +170,14 @@ impl Selecting {
         let silent = self.asked.values().map(|name| format!("{name} did not answer"));
         let absent = missing.iter().map(|node| format!("{node} is not connected"));
         [sentence].into_iter().chain(min_nodes).chain(silent).chain(absent).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// What a node must have to take part.
+fn wanted(spec: &ExperimentSpec) -> String {
+    match spec.selection() {
+        Selection::Tags(tags) => format!("a dataset with the tags {tags}"),
+        Selection::Datasets(_) => "the dataset that was named for it".to_owned(),
     }
 }
 

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use protocol::{BlobRef, DatasetFace, NodeId, OnFailure, Plan, Refusal, RefusalCode, TaskId, Timestamp, Work};
 use rand::Rng;
+use transport::convert::MAX_MESSAGE_BYTES;
 
 use super::round::{Round, Seat, SeatState, Tally};
-use super::selection::{Choice, Offer, Selecting};
-use super::{Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, SELECTION_WAIT, Stage, scale, selection};
+use super::selection::{Choice, Dropped, Offer, Selecting};
+use super::{
+    Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, RETURN_WAIT, SELECTION_WAIT, Stage, scale, selection,
+};
 use crate::computation::{self, Step};
 
 /// Lets go of a round: what nodes still do is cancelled, what they gave is settled.
@@ -25,8 +28,8 @@ pub(super) fn release(round: &Round, sentence: &str, actions: &mut Vec<Action>) 
     }
 }
 
-/// How the reason begins when a person at the hospital stopped the work.
-pub(super) const STOPPED_BY_HOSPITAL: &str = "stopped by the hospital";
+/// What a task's message has beside the task, at most, in bytes: a signature and its framing.
+const FRAMING_BYTES: usize = 1 << 10;
 
 /// What comes after a closed round.
 enum Next {
@@ -59,7 +62,7 @@ impl Experiment {
         self.stalled = None;
         let patience = self.spec.patience();
         match &mut self.stage {
-            Stage::Selecting(selecting) => *selecting = Selecting::new(now),
+            Stage::Selecting(selecting) => selecting.begin_again(now.saturating_add(RETURN_WAIT)),
             // The time the daemon was off does not count: nodes get a chance to come back.
             Stage::Collecting(round) => {
                 let earliest = now.saturating_add(patience.node_timeout());
@@ -105,8 +108,7 @@ impl Experiment {
             participant.away_since.get_or_insert(now);
         }
         if let Stage::Selecting(selecting) = &mut self.stage {
-            selecting.asked.remove(node);
-            selecting.found.remove(node);
+            selecting.lose(node);
         }
     }
 
@@ -117,7 +119,7 @@ impl Experiment {
             selecting.found.remove(node);
         }
         let Some(participant) = self.participants.get_mut(node) else { return };
-        participant.dropped.get_or_insert_with(|| reason.to_owned());
+        participant.dropped.get_or_insert_with(|| Dropped::because(reason));
         let Stage::Collecting(round) = &mut self.stage else { return };
         let Some(seat) = round.seats.get_mut(node) else { return };
         if seat.state == SeatState::Open {
@@ -147,13 +149,9 @@ impl Experiment {
         let Some(seat) = round.seat_mut(node, task).filter(|seat| seat.state == SeatState::Open) else { return };
         seat.state = SeatState::Refused { refusal: refusal.clone() };
         let attempt = seat.attempt;
-        if is_validation {
-            return;
-        }
         let by_hospital = matches!(refusal.code, RefusalCode::StoppedByHospital | RefusalCode::PausedByHospital);
         let patience = self.spec.patience();
         match patience.on_failure {
-            OnFailure::Fail => self.fail(format!("{}: {refusal}", self.name(node)), now, actions),
             // A person at the hospital said no: asking again would not be heard.
             OnFailure::Retry if !by_hospital && attempt - first_attempt < MAX_RETRIES => {
                 if let Stage::Collecting(round) = &mut self.stage {
@@ -162,14 +160,20 @@ impl Experiment {
                 }
                 self.ask(node, actions);
             }
+            // Nothing that a node does in the last validation fails the experiment.
+            _ if is_validation => {}
+            OnFailure::Fail => {
+                let place = self.round().map(|round| round.place(self.spec.plan())).unwrap_or_default();
+                self.fail(format!("{}, {place}: {refusal}", self.name(node)), now, actions);
+            }
             OnFailure::Drop | OnFailure::Retry => {
-                let reason = match by_hospital {
-                    true if refusal.sentence.starts_with(STOPPED_BY_HOSPITAL) => refusal.sentence.clone(),
-                    true => format!("{STOPPED_BY_HOSPITAL}: {}", refusal.sentence),
-                    false => refusal.to_string(),
+                let reason = match refusal.code {
+                    RefusalCode::StoppedByHospital => refusal.sentence.clone(),
+                    RefusalCode::PausedByHospital => format!("stopped by the hospital: {}", refusal.sentence),
+                    _ => refusal.to_string(),
                 };
                 if let Some(participant) = self.participants.get_mut(node) {
-                    participant.dropped = Some(reason);
+                    participant.dropped = Some(Dropped { by_hospital, reason });
                 }
             }
         }
@@ -256,25 +260,32 @@ impl Experiment {
         }
     }
 
-    /// Says why a round cannot end.
+    /// Says why a round cannot end: what each node lacks, then what that amounts to.
     fn too_few(&self, answered: usize, tally: Tally, needed: usize, is_late: bool) -> String {
-        let round = self.round().map_or(0, |round| round.number + 1);
-        let summary = if is_late {
-            format!(
-                "when `round_timeout` had passed in round {round}, {answered} nodes had contributed; `min_nodes` is {needed}"
-            )
-        } else {
-            format!("in round {round} only {} nodes can still contribute; `min_nodes` is {needed}", tally.possible())
-        };
-        let mut parts = vec![summary];
-        for (node, seat) in self.round().iter().flat_map(|round| &round.seats) {
-            let why = match &seat.state {
-                SeatState::Refused { refusal } => refusal.to_string(),
-                SeatState::Dropped { reason } => reason.clone(),
-                SeatState::Open if is_late => "no contribution yet".to_owned(),
+        let Stage::Collecting(round) = &self.stage else { return String::new() };
+        let mut parts = Vec::new();
+        for (node, participant) in &self.participants {
+            let why = match (round.seats.get(node).map(|seat| &seat.state), &participant.dropped) {
+                (Some(SeatState::Refused { refusal }), _) => refusal.to_string(),
+                (Some(SeatState::Dropped { reason }), _) | (None, Some(Dropped { reason, .. })) => reason.clone(),
+                (Some(SeatState::Open), _) if is_late => "no contribution yet".to_owned(),
                 _ => continue,
             };
-            parts.push(format!("{}: {why}", self.name(node)));
+            parts.push(format!("{}: {why}", participant.name));
+        }
+        let place = round.place(self.spec.plan());
+        parts.push(match (is_late, tally.possible()) {
+            (true, _) => match answered {
+                0 => format!("when `round_timeout` had passed {place}, no node had contributed"),
+                1 => format!("when `round_timeout` had passed {place}, only 1 node had contributed"),
+                _ => format!("when `round_timeout` had passed {place}, only {answered} nodes had contributed"),
+            },
+            (false, 0) => format!("{place} no node can contribute any more"),
+            (false, 1) => format!("{place} only 1 node can still contribute"),
+            (false, possible) => format!("{place} only {possible} nodes can still contribute"),
+        });
+        if needed > 1 {
+            parts.push(format!("`min_nodes` is {needed}"));
         }
         parts.join("; ")
     }
@@ -290,12 +301,30 @@ impl Experiment {
         let is_wider = scale::widen(&mut layout, asked);
         self.repetitions += 1;
         if !is_wider || self.repetitions > MAX_REPETITIONS {
-            return self.fail("the values do not fit any scale: the training diverges".into(), now, actions);
+            return self.refuse_out_of_range(now, rng, actions);
         }
         let round = round.clone();
         release(&round, "the round is repeated on a wider scale", actions);
         self.next_attempt = round.last_attempt() + 1;
         self.open(round.work, layout, now, rng, actions);
+    }
+
+    /// Whoever still finds no scale wide enough has failed; the others go on.
+    fn refuse_out_of_range(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        let refusal = Refusal::new(RefusalCode::TrainingDiverged, "the node's values fit no scale: its training diverges");
+        let mut refused = Vec::new();
+        if let Stage::Collecting(round) = &mut self.stage {
+            for (node, seat) in &mut round.seats {
+                if matches!(seat.state, SeatState::OutOfRange { .. }) {
+                    seat.state = SeatState::Open;
+                    refused.push((node.clone(), seat.task.clone()));
+                }
+            }
+        }
+        for (node, task) in refused {
+            self.refused(&node, &task, &refusal, now, rng, actions);
+        }
+        self.advance(now, rng, actions);
     }
 
     fn open(
@@ -310,7 +339,7 @@ impl Experiment {
         let in_time = |since: Timestamp| now < since.saturating_add(self.spec.patience().node_timeout());
         for participant in self.participants.values_mut() {
             if participant.dropped.is_none() && !participant.away_since.is_none_or(in_time) {
-                participant.dropped = Some("away for longer than `node_timeout`".into());
+                participant.dropped = Some(Dropped::because("away for longer than `node_timeout`"));
             }
         }
         let asked = self.participants.iter().filter(|(_, participant)| participant.dropped.is_none());
@@ -327,6 +356,12 @@ impl Experiment {
             seats,
         });
         let nodes: Vec<NodeId> = self.round().map(|round| round.seats.keys().cloned().collect()).unwrap_or_default();
+        // All tasks of a round are about as long.
+        let task = nodes.first().and_then(|node| self.task(node)).and_then(|task| serde_json::to_vec(&task).ok());
+        let bytes = task.map_or(0, |task| task.len()) + FRAMING_BYTES;
+        if bytes > MAX_MESSAGE_BYTES {
+            return self.withdraw(bytes, now, actions);
+        }
         for node in &nodes {
             self.ask(node, actions);
         }
@@ -334,6 +369,18 @@ impl Experiment {
         if nodes.is_empty() {
             self.advance(now, rng, actions);
         }
+    }
+
+    /// Ends an experiment whose tasks no link carries. Nobody has been asked yet: there is nothing to cancel.
+    fn withdraw(&mut self, bytes: usize, now: Timestamp, actions: &mut Vec<Action>) {
+        if let Stage::Collecting(round) = &mut self.stage {
+            round.seats.clear();
+        }
+        let reason = format!(
+            "the plan is too large to be sent: a task would have {bytes} bytes, at most {MAX_MESSAGE_BYTES} are allowed; \
+             it names too many columns, or too long ones"
+        );
+        self.fail(reason, now, actions);
     }
 
     pub(super) fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {

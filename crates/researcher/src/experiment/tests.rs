@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use protocol::{
     ColumnFace, ColumnKind, DataType, DatasetId, Family, ModelSpec, OnFailure, OptimizerSpec, Patience, Plan, Precision,
     Purpose, RawExperimentSpec, RawTrainingPlan, RefusalCode, RowCount, Selection, TrainingArguments, TrainingPlan,
-    Validation, Width,
+    Validation, VectorSpec, Width,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -331,7 +331,7 @@ fn values_out_of_range_repeat_the_round_for_all_once_all_have_answered() {
 
 #[test]
 fn exponents_that_are_no_answer_count_as_a_failure_of_the_node() {
-    for exponents in [vec![], vec![1], vec![1000; 4]] {
+    for exponents in [vec![], vec![1], vec![1000; 4], vec![i16::MIN; 4], vec![-1; 4]] {
         let mut world = World::begun(spec(training(|_| {}), 1, Patience::default()), 2);
         let (node, task) = (world.nodes[0].clone(), world.task(0));
         world.apply(Event::OutOfRange { node, task, exponents });
@@ -345,11 +345,33 @@ fn exponents_that_are_no_answer_count_as_a_failure_of_the_node() {
 fn values_that_fit_no_scale_fail_the_experiment() {
     let mut world = World::begun(spec(training(|_| {}), 1, Patience::default()), 1);
     while world.state() == ExperimentState::Running {
-        let exponents = world.experiment.round().unwrap().layout.iter().map(|spec| spec.encoding.exponent - 100).collect();
+        let layout = &world.experiment.round().unwrap().layout;
+        let wider = |spec: &VectorSpec| spec.encoding.exponent - if spec.purpose == Purpose::Model { 100 } else { 0 };
+        let exponents = layout.iter().map(wider).collect();
         let (node, task) = (world.nodes[0].clone(), world.task(0));
         world.apply(Event::OutOfRange { node, task, exponents });
     }
     assert!(world.reason().contains("diverges"), "{}", world.reason());
+}
+
+#[test]
+fn a_node_that_finds_no_scale_wide_enough_does_not_end_the_work_of_others() {
+    let mut world = World::begun(spec(training(|_| {}), 1, Patience::default()), 3);
+    // Each time a little wider: the answer is good, the node is not.
+    for _ in 0..20 {
+        if world.state() != ExperimentState::Running {
+            break;
+        }
+        world.contribute(1);
+        world.contribute(2);
+        let layout = &world.tasks[&world.nodes[0]].layout;
+        let wider = |spec: &VectorSpec| spec.encoding.exponent - i16::from(spec.purpose == Purpose::Model);
+        let exponents = layout.iter().map(wider).collect();
+        let (node, task) = (world.nodes[0].clone(), world.task(0));
+        world.apply(Event::OutOfRange { node, task, exponents });
+    }
+    assert_eq!(world.state(), ExperimentState::Finished);
+    assert!(world.records()[0].attempt > 0);
 }
 
 #[test]

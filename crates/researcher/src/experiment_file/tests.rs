@@ -34,12 +34,13 @@ fn check_refused(from: &str, to: &str, message: &str) {
 #[test]
 fn the_example_is_read() {
     let spec = parse(EXAMPLE).unwrap();
-    assert_eq!(spec.name(), "Heart disease in four hospitals");
+    assert_eq!(spec.name(), "Heart disease");
     assert_eq!(spec.rounds(), 20);
-    assert_eq!(spec.patience().min_nodes, 3);
+    assert_eq!(spec.patience().min_nodes, 1);
     assert_eq!(spec.patience().node_timeout(), Duration::from_mins(1));
     let plan = training(&spec);
-    assert_eq!(plan.features().len(), 10);
+    assert_eq!(plan.features().len(), 11);
+    assert_eq!((plan.target(), plan.split_column()), ("target", Some("split")));
     assert_eq!(plan.optimizer(), OptimizerSpec::Sgd { learning_rate: 0.1, momentum: 0.9 });
     assert_eq!(plan.arguments().missing, Missing::Drop);
     assert!(plan.standardise() && plan.validation().on_global && !plan.validation().on_local);
@@ -66,7 +67,7 @@ fn every_commented_line_of_the_example_is_valid() {
         .replace("# type = \"mlp\"", "type = \"mlp\"")
         .replace("type = \"sgd\"", "type = \"adam\"")
         .replace("\nmomentum", "\n# momentum")
-        .replace("test_ratio = 0.25", "# test_ratio");
+        .replace("\nsplit_column", "\n# column");
     let mut text = String::new();
     for line in perceptron.lines() {
         let wanted = [
@@ -80,7 +81,7 @@ fn every_commented_line_of_the_example_is_valid() {
             "num_",
             "batch_m",
             "dry",
-            "split",
+            "test_ratio",
             "nodes",
         ];
         let bare = line.trim_start_matches("# ");
@@ -90,12 +91,13 @@ fn every_commented_line_of_the_example_is_valid() {
     let spec = parse(&text).unwrap();
     let expected = Family::Mlp { hidden: vec![16, 8], activation: Activation::Relu, outcome: Outcome::Class { classes: 3 } };
     assert_eq!(training(&spec).model().family(), &expected);
-    assert_eq!(training(&spec).split_column(), Some("split"));
+    assert_eq!((training(&spec).split_column(), training(&spec).arguments().test_ratio), (None, 0.25));
     assert_eq!(training(&spec).arguments().num_updates, Some(10));
 
     let statistic = "name = \"ages\"\ntags = [\"heart\"]\n[plan]\nstatistic = \"moments\"\ncolumns = [\"age\", \"chol\"]";
     let expected = StatisticPlan::Moments { columns: vec!["age".into(), "chol".into()] };
     assert_eq!(parse(statistic).unwrap().plan(), &Plan::Statistic(expected));
+    assert!(parse(&statistic.replace("chol", "age")).is_err(), "a column is named once");
 }
 
 #[test]

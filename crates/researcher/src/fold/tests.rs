@@ -102,10 +102,25 @@ fn a_short_file_and_an_element_beyond_its_width_are_named() {
 }
 
 #[test]
-fn weights_of_zero_leave_the_model_as_it_is() {
-    let world = world(4, &[(0.0, 0.5)]);
-    let folded = fold(&world.job).unwrap().0;
-    assert_eq!(folded_model(&world, &folded), model(4));
+fn a_fold_that_fails_leaves_no_file() {
+    let world = world(2 * WINDOW, &[(1.0, 0.5), (1.0, 0.5)]);
+    let whole = std::fs::read(&world.job.contributions[1]).unwrap();
+    std::fs::write(&world.job.contributions[1], &whole[..whole.len() / 2]).unwrap();
+    assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));
+    assert_eq!(std::fs::read_dir(&world.job.models).unwrap().count(), 1, "the old model");
+}
+
+#[test]
+fn weights_of_zero_give_no_model() {
+    let world = world(4, &[(0.0, 0.5), (0.0, 1.0)]);
+    assert!(matches!(fold(&world.job), Err(FoldError::NoWeight)));
+    assert_eq!(std::fs::read_dir(&world.job.models).unwrap().count(), 1, "the old model");
+}
+
+#[test]
+fn a_negative_weight_spoils_the_contribution_that_has_it() {
+    let world = world(4, &[(100.0, 0.5), (-99.0, 0.5), (50.0, 0.5)]);
+    assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));
 }
 
 #[test]

@@ -123,11 +123,20 @@ impl Store {
         Ok(Ok(node))
     }
 
-    /// Fails unless a node may be enrolled by file. Another key of a known node needs `replaces`; who was revoked stays out.
-    pub fn check_admits(&self, node: &NodeId, key_fingerprint: &[u8; 32], replaces: bool) -> Result<(), StoreError> {
+    /// Fails unless a node may be enrolled by file. Who was revoked stays out; another key of a known node needs `replaces`, and
+    /// the name that it has.
+    pub fn check_admits(
+        &self,
+        node: &NodeId,
+        name: &str,
+        key_fingerprint: &[u8; 32],
+        replaces: bool,
+    ) -> Result<(), StoreError> {
         match known_node(&self.connection, node)? {
             Some(known) if known.revoked.is_some() => Err(StoreError::RevokedNode(known.name)),
-            Some(known) if known.key_fingerprint != *key_fingerprint && !replaces => Err(StoreError::OtherKey(known.name)),
+            Some(known) if known.key_fingerprint != *key_fingerprint && !(replaces && known.name == name) => {
+                Err(StoreError::OtherKey(known.name))
+            }
             _ => Ok(()),
         }
     }
@@ -156,6 +165,7 @@ impl Store {
             "UPDATE nodes SET last_seen = ?, software = coalesce(?, software) WHERE id = ?",
             params![millis(now), software, node.as_str()],
         )?;
+        self.after_commit();
         Ok(())
     }
 

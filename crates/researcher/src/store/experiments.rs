@@ -8,6 +8,9 @@ use super::{Durability, STATE_SCHEMA, Store, StoreError, from_json, millis, to_j
 use crate::command::{Ended, RoundRecord};
 use crate::experiment::Experiment;
 
+/// The fewest digits that name an experiment.
+pub(super) const FEWEST_DIGITS: usize = 4;
+
 /// What a step of one experiment writes.
 #[derive(Debug, Clone)]
 pub struct Saved {
@@ -117,9 +120,12 @@ impl Store {
         .collect()
     }
 
-    /// The experiment that a person means: its id, or the beginning of its digits.
+    /// The experiment that a person means: its id, or enough of the beginning of its digits to be no slip of the hand.
     pub fn find_experiment(&self, text: &str) -> Result<ExperimentId, StoreError> {
         let digits = text.strip_prefix(ExperimentId::PREFIX).unwrap_or(text);
+        if digits.len() < FEWEST_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(StoreError::ShortExperiment(text.to_owned()));
+        }
         let mut query =
             self.connection.prepare_cached("SELECT id FROM experiments WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2")?;
         let rows = query.query_map([format!("{}{digits}", ExperimentId::PREFIX)], |row| row.get::<_, String>(0))?;

@@ -166,10 +166,12 @@ fn an_experiment_is_found_by_as_many_digits_as_it_takes() {
     let experiments = [experiment(1), experiment(2)];
     store.save(&experiments.each_ref().map(|experiment| Saved::new(experiment, vec![], None)), Durability::Durable).unwrap();
     let id = experiments[0].id();
-    for text in [id.as_str(), id.short()] {
+    for text in [id.as_str(), id.short(), &id.short()[..4]] {
         assert_eq!(store.find_experiment(text).unwrap(), *id);
     }
-    assert!(matches!(store.find_experiment(""), Err(StoreError::SeveralExperiments(_))));
+    for text in ["", ExperimentId::PREFIX, &id.short()[..3]] {
+        assert!(matches!(store.find_experiment(text), Err(StoreError::ShortExperiment(_))), "{text}");
+    }
     assert!(matches!(store.find_experiment("%"), Err(StoreError::NoExperiment(_))));
 }
 

@@ -56,7 +56,7 @@ async fn a_revoked_node_is_cut_off_at_once_and_stays_out_over_restarts() {
     assert!(session.inbox.recv().await.is_none_or(|message| message.is_err()), "the connection has ended");
     assert_eq!(code(node.connect(vec![]).await.unwrap_err()), RefusalCode::NodeRevoked);
     world.server.stop();
-    researcher.stop().await;
+    researcher.stop().await.unwrap();
     let researcher = world.start().await;
     assert_eq!(code(node.connect(vec![]).await.unwrap_err()), RefusalCode::NodeRevoked);
     assert_eq!(researcher.nodes().await.unwrap()[0].state, NodeState::Revoked);

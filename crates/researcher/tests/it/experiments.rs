@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{OnFailure, Patience, Refusal, RefusalCode, Task};
+use component::database::CommitWatch;
+use protocol::{Digest, OnFailure, Patience, Refusal, RefusalCode, Task, UploadHeader, layout_byte_len};
 use researcher::command::{Ended, ExperimentState, NodeProgress, Reply, RoundRecord};
+use researcher::{CommandError, DriverError};
 use tokio::sync::{mpsc, oneshot};
+use transport::host::Host;
 use transport::link::LinkError;
 
 use crate::world::{Answer, World, ada, follow, spec};
@@ -122,7 +125,8 @@ async fn a_refusal_reaches_the_requester_in_the_nodes_words() {
     let id = researcher.run(spec(1, patience), ada()).await.unwrap();
     let replies = follow(&researcher, &id).await;
     assert_eq!(ended(&replies).state, ExperimentState::Failed);
-    assert_eq!(ended(&replies).reason.as_deref(), Some("hospital 1: 2 rows have blank cells (missing_values)"));
+    let expected = "hospital 1, while standardising: 2 rows have blank cells (missing_values)";
+    assert_eq!(ended(&replies).reason.as_deref(), Some(expected));
     assert_eq!(world.audited("task.refused"), 1);
 }
 
@@ -173,4 +177,64 @@ async fn a_killed_researcher_goes_on_with_the_round_from_what_it_had() {
         let model = std::fs::read(end.model.as_ref().unwrap()).unwrap();
         assert_eq!(&model, expected.get_or_insert_with(|| model.clone()), "the same bits");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_uploads_at_once_do_not_overshoot_the_quota() {
+    let mut world = World::new();
+    let researcher = world.start().await;
+    let (sender, mut asked) = mpsc::unbounded_channel();
+    for number in [1, 2] {
+        let node = world.node(&researcher, number).await;
+        let (session, sender) = (node.connect(vec![]).await.unwrap(), sender.clone());
+        let keep = move |id: protocol::NodeId, task: &Task| {
+            let bytes = layout_byte_len(&task.layout).unwrap();
+            sender.send((id, UploadHeader { task: task.id.clone(), digest: Digest::of(b""), bytes, report: None })).unwrap();
+            Answer::Keep
+        };
+        tokio::spawn(async move { node.live(session, |task| keep(node.id.clone(), task)).await });
+    }
+    researcher.run(spec(1, Patience { min_nodes: 2, ..Patience::default() }), ada()).await.unwrap();
+    let [(one, first), (other, second)] = [asked.recv().await.unwrap(), asked.recv().await.unwrap()];
+    researcher.kill();
+    world.quota = first.bytes * 3 / 2;
+    let researcher = world.start().await;
+    let service = researcher.service();
+    let (arriving, refused) = tokio::join!(service.receive(&one, &first), service.receive(&other, &second));
+    assert_eq!(refused.unwrap_err().code, RefusalCode::QuotaExceeded);
+    let again = service.receive(&one, &first).await.unwrap();
+    drop(arriving.unwrap());
+    assert!(service.receive(&other, &second).await.is_err(), "the node is back before its old upload was missed");
+    drop(again);
+    service.receive(&other, &second).await.expect("the first one broke off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_good_ends_the_researcher_with_its_words() {
+    let mut world = World::new();
+    let researcher = world.start().await;
+    let database = rusqlite::Connection::open(world.dir.path().join("store.sqlite")).unwrap();
+    database.execute_batch("DROP TABLE models; DROP TABLE records; DROP TABLE experiments").unwrap();
+    let answer = researcher.run(spec(1, Patience::default()), ada()).await;
+    assert!(matches!(answer, Err(CommandError::Ending)), "{answer:?}");
+    researcher.ended().await;
+    let end = researcher.stop().await.unwrap_err();
+    assert!(matches!(&end, DriverError::Store(_)) && end.to_string().contains("no such table"), "{end}");
+    assert!(researcher.stop().await.is_ok(), "it is over already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_waited_for_and_a_panic_is_seen() {
+    let mut world = World::new();
+    let commits = std::sync::atomic::AtomicUsize::new(0);
+    world.watch = Some(CommitWatch::new(move |_| match commits.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0..3 => false,
+        3..5 => true,
+        _ => panic!("a mistake"),
+    }));
+    let researcher = world.start().await;
+    let id = researcher.run(spec(1, Patience::default()), ada()).await.unwrap();
+    assert!(researcher.cancel(&id, "ada").await.is_err());
+    researcher.ended().await;
+    assert!(matches!(researcher.stop().await, Err(DriverError::Panicked)));
 }

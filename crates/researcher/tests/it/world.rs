@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use component::audit::AuditLog;
+use component::database::CommitWatch;
 use protocol::{
     BlobRef, Capability, ColumnFace, ColumnKind, DataType, DatasetFace, DatasetId, Digest, Encoding, ExperimentId,
     ExperimentSpec, Family, HeldTask, Hello, ModelSpec, NodeId, NodeMessage, OptimizerSpec, Patience, Plan, Precision,
@@ -48,6 +49,9 @@ pub(crate) struct World {
     ca: (String, transport::secret::SecretText),
     task_key: transport::secret::SecretText,
     lives: u64,
+    pub(crate) quota: u64,
+    /// Has its hand on the commits of the next process.
+    pub(crate) watch: Option<CommitWatch>,
 }
 
 impl World {
@@ -60,22 +64,27 @@ impl World {
         let ca = FederationCa::create(&id, clock.now(), Duration::from_hours(24 * 365), &mut rng).unwrap();
         let ca = (ca.certificate().to_pem(), ca.key_pem());
         std::fs::create_dir(dir.path().join("spool")).unwrap();
-        Self { dir, server: MemoryServer::default(), clock, id, ca, task_key: SecretKey::generate().to_pem(), lives: 0 }
+        let task_key = SecretKey::generate().to_pem();
+        Self { dir, server: MemoryServer::default(), clock, id, ca, task_key, lives: 0, quota: 1 << 20, watch: None }
     }
 
     /// Starts the researcher's process.
     pub(crate) async fn start(&mut self) -> Researcher {
         self.lives += 1;
         let path = |name: &str| self.dir.path().join(name);
+        let mut store = Store::open_for_simulation(&path("store.sqlite")).unwrap();
+        if let Some(watch) = self.watch.take() {
+            store.watch_commits(watch);
+        }
         let researcher = Researcher::start(Parts {
             id: self.id.clone(),
-            store: Store::open_for_simulation(&path("store.sqlite")).unwrap(),
+            store,
             files: Files { spool: path("spool"), experiments: path("experiments") },
             audit: AuditLog::open(&path("audit.jsonl")).unwrap(),
             ca: FederationCa::from_pem(&self.ca.0, &self.ca.1).unwrap(),
             task_key: SecretKey::from_pem(&self.task_key).unwrap(),
             certificate_validity: Duration::from_hours(24 * 90),
-            spool_quota_bytes: 1 << 20,
+            spool_quota_bytes: self.quota,
             clock: self.clock.clone(),
             blocking: Blocking::Inline,
             rng: StdRng::seed_from_u64(self.lives),
@@ -143,7 +152,7 @@ pub(crate) enum Answer {
 }
 
 pub(crate) struct FakeNode {
-    id: NodeId,
+    pub(crate) id: NodeId,
     fingerprint: [u8; 32],
     pub(crate) number: u64,
     pub(crate) link: Arc<MemoryLink<Service>>,

@@ -1,18 +1,22 @@
 //! Blobs, chunks and uploads.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use protocol::{BlobRef, Report, UploadHeader};
 
 use super::{
-    ConvertError, MAX_BLOB_BYTES, MAX_SENTENCE_CHARS, at_most, digest, digest_to_wire, document, document_to_wire, id,
-    malformed, printable, required,
+    ConvertError, MAX_BLOB_BYTES, at_most, digest, digest_to_wire, document, document_to_wire, id, malformed, printable,
+    required,
 };
 use crate::blob::{CHUNK_BYTES, Chunk};
 use crate::wire;
 use crate::wire::{upload_down, upload_up};
 
 const MAX_REPORT_BYTES: usize = 1 << 20;
-const MAX_REPORT_ITEMS: usize = 10_000;
+/// The same number, and length, as a node's own gate lets out.
+const MAX_REMARKS: usize = 64;
+const MAX_REMARK_CHARS: usize = 512;
 
 /// What a node sends in the course of an upload.
 #[derive(Debug)]
@@ -70,10 +74,13 @@ pub(crate) fn chunk_to_wire(chunk: Chunk) -> wire::Chunk {
 
 fn report(json: &[u8]) -> Result<Report, ConvertError> {
     let mut report: Report = document("report_json", json, MAX_REPORT_BYTES)?;
-    at_most("measured", MAX_REPORT_ITEMS, report.measured.len())?;
-    at_most("remarks", MAX_REPORT_ITEMS, report.remarks.len())?;
+    let mut seen = BTreeSet::new();
+    if !report.measured.iter().all(|measured| seen.insert((measured.on, measured.metric))) {
+        return Err(malformed("measured", "each metric once for each model"));
+    }
+    at_most("remarks", MAX_REMARKS, report.remarks.len())?;
     for remark in &mut report.remarks {
-        *remark = printable(remark, MAX_SENTENCE_CHARS);
+        *remark = printable(remark, MAX_REMARK_CHARS);
     }
     Ok(report)
 }

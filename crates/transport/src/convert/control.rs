@@ -1,5 +1,6 @@
 //! The messages of the control stream.
 
+use bytes::Bytes;
 use protocol::{
     Capability, DatasetFace, HeldTask, Hello, NodeMessage, Progress, ProtocolVersion, Refusal, ResearcherMessage, Tags,
     Task, Welcome, Work, layout_byte_len,
@@ -16,6 +17,10 @@ use crate::wire::{node_envelope, researcher_envelope};
 const MAX_CAPABILITIES: usize = 256;
 const MAX_HELD: usize = 16_384;
 const MAX_DATASETS: usize = 10_000;
+/// What the datasets of an answer may take together; the rest of the message is far smaller than what is left.
+const MAX_FOUND_BYTES: usize = MAX_MESSAGE_BYTES - (64 << 10);
+/// The most that the encoding adds to one dataset: its tag and its length.
+const FACE_OVERHEAD_BYTES: usize = 16;
 const MAX_VECTORS: usize = 100_000;
 const MAX_DIMENSIONS: usize = 8;
 const MAX_SIGNATURE_BYTES: usize = 128;
@@ -126,6 +131,23 @@ fn found(message: &wire::SearchFound) -> Result<NodeMessage, ConvertError> {
     Ok(NodeMessage::Found { request: id("request", &message.request)?, datasets })
 }
 
+/// As many datasets as one message takes: the others would cost it all of them.
+fn faces_to_wire(datasets: &[DatasetFace]) -> Vec<Bytes> {
+    let mut room = MAX_FOUND_BYTES;
+    let mut faces = Vec::new();
+    for face in datasets {
+        let json = document_to_wire(face);
+        let left = room.checked_sub(json.len() + FACE_OVERHEAD_BYTES).filter(|_| faces.len() < MAX_DATASETS);
+        let Some(left) = left else {
+            tracing::warn!(dataset = %face.id, "a dataset is not shown: a message has no room for its columns");
+            continue;
+        };
+        room = left;
+        faces.push(json);
+    }
+    faces
+}
+
 fn why(message: Option<&wire::Refusal>) -> Result<Refusal, ConvertError> {
     Ok(refusal(required("refusal", message)?))
 }
@@ -161,16 +183,18 @@ pub(crate) fn node_message_to_wire(message: &NodeMessage) -> wire::NodeEnvelope 
             task: task.to_string(),
             exponents: exponents.iter().map(|exponent| i32::from(*exponent)).collect(),
         }),
-        NodeMessage::Found { request, datasets } => Message::Found(wire::SearchFound {
-            request: request.to_string(),
-            datasets_json: datasets.iter().map(document_to_wire).collect(),
-        }),
+        NodeMessage::Found { request, datasets } => {
+            Message::Found(wire::SearchFound { request: request.to_string(), datasets_json: faces_to_wire(datasets) })
+        }
     };
     wire::NodeEnvelope { message: Some(message) }
 }
 
 fn check_task(task: &Task) -> Result<(), ConvertError> {
-    line("requester", task.requester.user.clone(), MAX_USER_CHARS)?;
+    // The task is signed as it is: nothing in it can be replaced.
+    if line("requester", task.requester.user.clone(), MAX_USER_CHARS)? != task.requester.user {
+        return Err(malformed("requester", "a text without invisible characters"));
+    }
     if let Some(model) = task.model {
         checked_blob("model", model)?;
     }

@@ -215,6 +215,50 @@ fn a_code_of_a_later_version_counts_as_internal_and_sentences_are_made_printable
 }
 
 #[test]
+fn what_a_person_would_not_see_is_replaced_and_a_task_with_it_refused() {
+    for hidden in ['\u{200b}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}', '\u{feff}'] {
+        let later = wire::Refusal { code: "internal".to_owned(), sentence: format!("a{hidden}b") };
+        assert_eq!(refusal(&later).sentence, "a\u{fffd}b");
+        let hello = Hello { name: format!("North{hidden}"), ..hello() };
+        let back = control::from_node(control::hello_to_wire(&hello));
+        assert!(matches!(back, Ok(FromNode::Hello(hello)) if hello.name == "North\u{fffd}"));
+        let error = refused(|task| task.requester.user = format!("ada{hidden}"));
+        assert!(matches!(error, ConvertError::Malformed { field: "requester", .. }));
+    }
+}
+
+#[test]
+fn reports_are_bounded_as_a_node_bounds_them() {
+    let read = |change: &dyn Fn(&mut Report)| {
+        let mut header = header();
+        change(header.report.as_mut().unwrap());
+        match bulk::upload_step(bulk::upload_header_to_wire(&header)) {
+            Ok(UploadStep::Header(header)) => Ok(header.report.unwrap()),
+            Ok(UploadStep::Chunk(_)) => panic!("a header is no chunk"),
+            Err(error) => Err(error),
+        }
+    };
+    let long = read(&|report| report.remarks = vec!["x".repeat(600); 64]).unwrap();
+    assert!(long.remarks.iter().all(|remark| remark.chars().count() == 512));
+    let many = read(&|report| report.remarks = vec!["x".to_owned(); 65]);
+    assert!(matches!(many, Err(ConvertError::TooLarge { field: "remarks", .. })));
+    let twice = read(&|report| report.measured.push(report.measured[0]));
+    assert!(matches!(twice, Err(ConvertError::Malformed { field: "measured", .. })));
+}
+
+#[test]
+fn a_dataset_that_is_too_wide_hides_no_others() {
+    let column = |index: usize| ColumnFace { name: format!("{index:0>200}"), kind: ColumnKind::Real };
+    let wide = DatasetFace { columns: (0..20_000).map(column).collect(), ..face() };
+    let request = RequestId::random(&mut rng());
+    let found = NodeMessage::Found { request, datasets: vec![face(), wide, face()] };
+    let envelope = control::node_message_to_wire(&found);
+    fits(&envelope).unwrap();
+    let Ok(FromNode::Message(NodeMessage::Found { datasets, .. })) = control::from_node(envelope) else { panic!() };
+    assert_eq!(datasets, [face(), face()]);
+}
+
+#[test]
 fn chunks_are_bounded() {
     let chunk = |len: usize| bulk::chunk(bulk::chunk_to_wire(Chunk::new(0, Bytes::from(vec![0; len]))));
     assert!(chunk(CHUNK_BYTES).is_ok());

@@ -32,6 +32,8 @@ use crate::wire::federation_client::FederationClient;
 
 /// How long the researcher may take to answer a question, bulk transfers excepted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the next chunk of a download may take.
+const CHUNK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Messages that wait in each direction of a control stream.
 const CONTROL_QUEUE: usize = 64;
 /// Chunks that wait to be sent.
@@ -51,6 +53,10 @@ pub struct Enrolment {
 fn client(calls: Calls) -> FederationClient<Calls> {
     let origin = format!("https://{}", tls::SERVER_NAME).parse().expect("the fixed name is part of a URI");
     FederationClient::with_origin(calls, origin).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn stalled() -> LinkError {
+    LinkError::Broken("the download stalled".to_owned())
 }
 
 fn nonsense(error: ConvertError) -> LinkError {
@@ -213,9 +219,11 @@ impl Link for GrpcLink {
         }
         let request = bulk::download_request_to_wire(&into.blob(), into.have());
         let mut client = self.client().await?.0;
-        let mut chunks = client.download(request).await.map_err(|status| to_link_error(&status))?.into_inner();
+        let answer = timeout(CHUNK_TIMEOUT, client.download(request)).await.map_err(|_| stalled())?;
+        let mut chunks = answer.map_err(|status| to_link_error(&status))?.into_inner();
         while !into.is_complete() {
-            let chunk = chunks.message().await.map_err(|status| to_link_error(&status))?;
+            let chunk = timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(|_| stalled())?;
+            let chunk = chunk.map_err(|status| to_link_error(&status))?;
             let chunk = chunk.ok_or_else(|| LinkError::Broken("the download ended early".to_owned()))?;
             into.append(&bulk::chunk(chunk).map_err(nonsense)?).map_err(|error| match error {
                 BlobError::Io(error) => LinkError::Spool(error.to_string()),

@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Chunks that may be under way from all nodes together: 32 MiB.
 const UPLOAD_CHUNKS: usize = 128;
-/// Chunks that one node may have under way, if it is alone or nearly so: 8 MiB.
-const AHEAD: usize = 32;
+/// Chunks that one node may have under way, if it is alone or nearly so: 10 MiB.
+const AHEAD: usize = 40;
 
 /// The budget of uploads. Who asks first gets first; a permit comes back when it is dropped, so a dead peer's do too.
 #[derive(Clone)]
@@ -60,9 +60,9 @@ mod tests {
     #[tokio::test]
     async fn the_budget_is_the_same_for_any_number_of_nodes_and_comes_back() {
         let credits = Credits::new();
-        let shares: Vec<Share> = (0..4).map(|_| credits.share()).collect();
+        let shares: Vec<Share> = (0..3).map(|_| credits.share()).collect();
         assert_eq!(shares[0].ahead(), AHEAD);
-        let more: Vec<Share> = (0..196).map(|_| credits.share()).collect();
+        let more: Vec<Share> = (0..197).map(|_| credits.share()).collect();
         assert_eq!(shares[0].ahead(), 1);
         let mut permits = Vec::new();
         for share in shares.iter().chain(&more).take(UPLOAD_CHUNKS) {

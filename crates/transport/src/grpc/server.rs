@@ -8,7 +8,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::credits::Credits;
 use super::reception::Receptions;
 use super::service::{Calls, Peer, Shared};
+use super::strangers::{Place, Strangers};
 use super::{
     CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW, download,
 };
@@ -28,15 +29,13 @@ use crate::wire::federation_server::FederationServer;
 
 /// Connections of nodes that have shown their certificate.
 const MAX_NODES: usize = 1024;
-/// Connections of others: they cannot take the nodes' places.
-const MAX_STRANGERS: usize = 256;
 /// Calls under way on one connection.
 const MAX_STREAMS: u32 = 16;
 /// What waits in one stream for the network, in bytes, before the next chunk is asked for.
 const SEND_BUFFER: usize = 64 << 10;
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough to enrol.
-const WITHOUT_CERTIFICATE: Duration = Duration::from_mins(1);
+const WITHOUT_CERTIFICATE: Duration = Duration::from_secs(10);
 /// How long a connection that is to end may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// What an exhausted system is given to recover before the next connection is accepted.
@@ -50,7 +49,7 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
         download_budget: download::Budget::new(),
         receptions: Receptions::default(),
     });
-    let places = Places { nodes: Arc::new(Semaphore::new(MAX_NODES)), strangers: Arc::new(Semaphore::new(MAX_STRANGERS)) };
+    let (nodes, strangers) = (Arc::new(Semaphore::new(MAX_NODES)), Arc::new(Strangers::default()));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -68,11 +67,11 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
                 continue;
             }
         };
-        let Ok(place) = places.strangers.clone().try_acquire_owned() else {
-            tracing::warn!(%address, "a connection is refused: {MAX_STRANGERS} others have not shown a certificate");
+        let Some(place) = strangers.take(address.ip()) else {
+            tracing::debug!(%address, "a connection is refused: too many others of this address have shown no certificate");
             continue;
         };
-        let entry = Entry { stream, address, place, nodes: places.nodes.clone() };
+        let entry = Entry { stream, address, place, nodes: nodes.clone() };
         connections.spawn(connection(shared.clone(), tls.clone(), entry, stopped.clone()));
     }
     drop(listener);
@@ -80,16 +79,11 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
     while connections.join_next().await.is_some() {}
 }
 
-struct Places {
-    nodes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-}
-
 /// A connection that was just accepted, on a stranger's place.
 struct Entry {
     stream: TcpStream,
     address: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     /// Where it moves with a certificate.
     nodes: Arc<Semaphore>,
 }
@@ -103,20 +97,21 @@ async fn connection<H: Host>(shared: Arc<Shared<H>>, tls: ServerTls, entry: Entr
     let handshake = async {
         tokio::select! {
             handshake = timeout(TLS_TIMEOUT, tls.acceptor().accept(stream)) => handshake.ok(),
+            () = place.lost() => None,
             _ = stopped.wait_for(|stopped| *stopped) => None,
         }
     };
     let stream = match handshake.await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => {
-            tracing::info!(%address, %error, "a connection is closed: no TLS handshake");
+            tracing::debug!(%address, %error, "a connection is closed: no TLS handshake");
             if let Some(reason) = tls::rejection(&error) {
                 shared.host.rejected(&address.to_string(), reason);
             }
             return;
         }
         None => {
-            tracing::info!(%address, "a connection is closed: the TLS handshake took too long");
+            tracing::debug!(%address, "a connection is closed: the TLS handshake took too long");
             return;
         }
     };
@@ -124,15 +119,16 @@ async fn connection<H: Host>(shared: Arc<Shared<H>>, tls: ServerTls, entry: Entr
         Ok(peer) => peer,
         Err(reason) => return shared.host.rejected(&address.to_string(), reason),
     };
-    if peer.certificate.is_some() {
-        let Ok(own_place) = nodes.try_acquire_owned() else {
-            tracing::warn!(%address, "a node is sent away: {MAX_NODES} connections are open");
-            return;
-        };
-        place = own_place;
+    if peer.certificate.is_none() {
+        return converse(shared, stream, peer, stopped, Some(place)).await;
     }
-    converse(shared, stream, peer, stopped).await;
     drop(place);
+    let Ok(own_place) = nodes.try_acquire_owned() else {
+        tracing::warn!(%address, "a node is sent away: {MAX_NODES} connections are open");
+        return;
+    };
+    converse(shared, stream, peer, stopped, None).await;
+    drop(own_place);
 }
 
 fn peer(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Result<Peer, &'static str> {
@@ -149,11 +145,17 @@ async fn converse<H: Host>(
     stream: TlsStream<TcpStream>,
     peer: Peer,
     mut stopped: watch::Receiver<bool>,
+    anonymous: Option<Place>,
 ) {
     let address = peer.address.clone();
-    let is_anonymous = peer.certificate.is_none();
+    let expired = async {
+        match anonymous {
+            Some(mut place) => drop(timeout(WITHOUT_CERTIFICATE, place.lost()).await),
+            None => std::future::pending().await,
+        }
+    };
     let (closing, mut is_closing) = watch::channel(false);
-    let calls = Calls { shared, peer: Arc::new(peer), closing: closing.clone() };
+    let calls = Calls::new(shared, peer, closing.clone());
     let service = FederationServer::new(calls).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -171,7 +173,7 @@ async fn converse<H: Host>(
         ended = &mut connection => Some(ended),
         _ = is_closing.wait_for(|closing| *closing) => None,
         _ = stopped.wait_for(|stopped| *stopped) => None,
-        () = sleep(WITHOUT_CERTIFICATE), if is_anonymous => None,
+        () = expired => None,
     };
     let ended = if let Some(ended) = ended {
         ended

@@ -1,6 +1,7 @@
 //! The calls of one connection, handed to the host.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use protocol::{Hello, NodeId, NodeMessage, Refusal, RefusalCode, ResearcherMessage, UploadHeader};
@@ -25,6 +26,8 @@ use crate::wire::federation_server::Federation;
 
 /// How long a node may take for the first message of a stream.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Enrolments that are refused on one connection before it is closed.
+const MAX_REFUSED_ENROLMENTS: u32 = 3;
 /// Messages that wait on a control stream.
 const CONTROL_QUEUE: usize = 64;
 
@@ -50,15 +53,25 @@ pub(super) struct Calls<H> {
     pub(super) peer: Arc<Peer>,
     /// Set when the connection is to end.
     pub(super) closing: watch::Sender<bool>,
+    refused_enrolments: Arc<AtomicU32>,
 }
 
 impl<H> Clone for Calls<H> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), peer: self.peer.clone(), closing: self.closing.clone() }
+        Self {
+            shared: self.shared.clone(),
+            peer: self.peer.clone(),
+            closing: self.closing.clone(),
+            refused_enrolments: self.refused_enrolments.clone(),
+        }
     }
 }
 
 impl<H: Host> Calls<H> {
+    pub(super) fn new(shared: Arc<Shared<H>>, peer: Peer, closing: watch::Sender<bool>) -> Self {
+        Self { shared, peer: Arc::new(peer), closing, refused_enrolments: Arc::default() }
+    }
+
     fn rejected(&self, refusal: &Refusal) -> Status {
         self.shared.host.rejected(&self.peer.address, &refusal.sentence);
         status::from_refusal(refusal)
@@ -87,6 +100,8 @@ impl<H: Host> Calls<H> {
     fn admitted(&self) -> Result<NodeId, Status> {
         let certificate = self.peer.certificate.as_ref();
         let Some((certificate, node)) = certificate.and_then(|certificate| Some((certificate, certificate.node()?))) else {
+            // A stranger is told once: each refusal costs it a handshake.
+            self.close();
             let sentence = "a node's certificate is needed: enrol first";
             return Err(self.rejected(&Refusal::new(RefusalCode::NotEnrolled, sentence)));
         };
@@ -240,7 +255,12 @@ impl<H: Host> Federation for Calls<H> {
     async fn enrol(&self, request: Request<wire::EnrolRequest>) -> Result<Response<wire::EnrolReply>, Status> {
         let request = enrolment::enrol_request(request.into_inner()).map_err(|error| self.malformed(error))?;
         let enrolled = self.shared.host.enrol(request, &self.peer.address).await;
-        let enrolled = enrolled.map_err(|refusal| status::from_refusal(&refusal))?;
+        let enrolled = enrolled.map_err(|refusal| {
+            if self.refused_enrolments.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSED_ENROLMENTS {
+                self.close();
+            }
+            status::from_refusal(&refusal)
+        })?;
         Ok(Response::new(enrolment::enrolled_to_wire(enrolled)))
     }
 

@@ -78,10 +78,11 @@ impl Certificate {
         now > self.not_after
     }
 
-    /// Whether two thirds of its life are over: time to renew.
+    /// Whether two thirds of its life are over: time to renew. So it is before the life begins, as when the clock that dated
+    /// the certificate ran ahead: nobody takes it yet.
     pub fn is_due(&self, now: Timestamp) -> bool {
         let life = self.not_after.since(self.not_before);
-        now >= self.not_before.saturating_add(life / 3 * 2)
+        now < self.not_before || now >= self.not_before.saturating_add(life / 3 * 2)
     }
 
     /// Fails unless `authority` signed this certificate.

@@ -1,14 +1,17 @@
 //! One connection in memory: it is up until it breaks, for all that use it at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::Chance;
 use crate::link::LinkError;
 
 pub(super) struct Line {
-    down: watch::Sender<bool>,
+    is_down: AtomicBool,
+    /// Wakes in the order of waiting; tokio's `watch` wakes in a random one.
+    down: Notify,
     /// Messages and chunks that still pass; absent: any number.
     left: Mutex<Option<u32>>,
     chance: Arc<Chance>,
@@ -16,21 +19,25 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(lasts: Option<u32>, chance: Arc<Chance>) -> Self {
-        Self { down: watch::Sender::new(false), left: Mutex::new(lasts), chance }
+        Self { is_down: AtomicBool::new(false), down: Notify::new(), left: Mutex::new(lasts), chance }
     }
 
     pub(super) fn cut(&self) {
-        self.down.send_replace(true);
+        self.is_down.store(true, Ordering::SeqCst);
+        self.down.notify_waiters();
     }
 
     pub(super) fn is_down(&self) -> bool {
-        *self.down.borrow()
+        self.is_down.load(Ordering::SeqCst)
     }
 
     /// Waits until the connection is broken.
     pub(super) async fn down(&self) {
-        // An error cannot be: this holds the sender.
-        let _ = self.down.subscribe().wait_for(|down| *down).await;
+        // Listening begins here, before the look.
+        let down = self.down.notified();
+        if !self.is_down() {
+            down.await;
+        }
     }
 
     pub(super) fn broken_before() -> LinkError {

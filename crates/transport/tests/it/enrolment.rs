@@ -121,6 +121,7 @@ async fn a_certificate_renews_itself_while_it_is_good() {
     let (id, authority, first) = (node.node().clone(), enrolment.authority.clone(), enrolment.certificate.clone());
     let request = node.signing_request().unwrap();
     let link = world.link(node, enrolment, &world.address);
+    assert!(first.is_due(protocol::Timestamp::from_millis(first.not_before().as_millis() - 1)), "a clock once ran ahead");
     world.host.clock.advance(21 * DAY);
     let now = transport::clock::Clock::now(&*world.host.clock);
     assert!(first.is_due(now) && !first.is_expired(now));

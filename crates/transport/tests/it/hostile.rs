@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
-use transport::blob::CHUNK_BYTES;
+use transport::blob::{CHUNK_BYTES, Chunk};
 use transport::identity::NodeIdentity;
 use transport::link::Link;
 use transport::{matrix, socket};
@@ -72,16 +72,39 @@ fn greeting() -> wire::NodeEnvelope {
 #[tokio::test]
 async fn without_a_certificate_only_enrolment_is_answered() {
     let world = World::start().await;
-    let mut client = raw::client(raw::calls(raw::tls(&world, None).await).await);
-    let control = client.control(tokio_stream::once(greeting())).await.unwrap_err();
-    let upload = client.upload(tokio_stream::pending()).await.unwrap_err();
-    let download = client.download(wire::DownloadRequest::default()).await.map(drop).unwrap_err();
-    let renew = client.renew(wire::RenewRequest::default()).await.unwrap_err();
+    // Each refusal ends the connection.
+    let client = async || raw::client(raw::calls(raw::tls(&world, None).await).await);
+    let control = client().await.control(tokio_stream::once(greeting())).await.unwrap_err();
+    let upload = client().await.upload(tokio_stream::pending()).await.unwrap_err();
+    let download = client().await.download(wire::DownloadRequest::default()).await.map(drop).unwrap_err();
+    let renew = client().await.renew(wire::RenewRequest::default()).await.unwrap_err();
     for status in [control, upload, download, renew] {
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     }
     assert_eq!(world.host.rejections(), ["a node's certificate is needed: enrol first"; 4]);
-    assert_eq!(client.enrol(wire::EnrolRequest::default()).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(client().await.enrol(wire::EnrolRequest::default()).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn the_third_refused_enrolment_costs_the_connection() {
+    let world = World::start().await;
+    let identity = NodeIdentity::create(NodeId::random(&mut StdRng::seed_from_u64(5)));
+    let request = wire::EnrolRequest {
+        secret: "guessed".to_owned(),
+        node: identity.node().to_string(),
+        name: "Guesser".to_owned(),
+        csr: identity.signing_request().unwrap().into(),
+    };
+    let mut client = raw::client(raw::calls(raw::tls(&world, None).await).await);
+    for _ in 0..3 {
+        assert_eq!(client.enrol(request.clone()).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+    let mut tries = 0;
+    while client.enrol(request.clone()).await.unwrap_err().code() == Code::Unauthenticated {
+        tries += 1;
+        assert!(tries < 1000);
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What a liar says after its greeting costs it its connection; others go on.
@@ -158,7 +181,10 @@ async fn chunks_without_credit_damaged_short_or_replayed_are_refused_and_what_ca
     let (header, path, bytes) = contribution(folder.path(), 3, 4 * CHUNK_BYTES);
     let chunk = |offset: usize, bytes: &[u8]| wire::Chunk {
         offset: offset as u64,
-        digest: blake3::hash(bytes).as_bytes().to_vec().into(),
+        digest: {
+            let good = bytes::Bytes::copy_from_slice(&bytes[..bytes.len().min(CHUNK_BYTES)]);
+            Chunk::new(offset as u64, good).digest.as_bytes().to_vec().into()
+        },
         bytes: bytes.to_vec().into(),
     };
     let first = chunk(0, &bytes[..CHUNK_BYTES]);

@@ -1,5 +1,6 @@
 //! The three settings of patience and the three ways to take a failure.
 
+use super::selecting::world_like;
 use super::*;
 
 fn patience(change: impl FnOnce(&mut Patience)) -> Patience {
@@ -40,8 +41,8 @@ fn round_timeout_with_too_few_nodes_fails_and_names_who_was_missing() {
     world.wait(seconds(30));
     assert_eq!(world.state(), ExperimentState::Failed);
     let missing = name(&world.nodes[1]);
-    let expected = "when `round_timeout` had passed in round 1, 1 nodes had contributed; `min_nodes` is 2";
-    assert_eq!(world.reason(), format!("{expected}; {missing}: no contribution yet"));
+    let expected = "when `round_timeout` had passed in training round 1, only 1 node had contributed; `min_nodes` is 2";
+    assert_eq!(world.reason(), format!("{missing}: no contribution yet; {expected}"));
     assert!(world.tasks.is_empty());
 }
 
@@ -105,9 +106,41 @@ fn fewer_nodes_left_than_min_nodes_fail_at_once() {
     world.refuse(1, RefusalCode::ColumnUnknown);
     assert_eq!(world.state(), ExperimentState::Failed);
     let refusing = name(&world.nodes[1]);
-    let expected =
-        format!("in round 1 only 2 nodes can still contribute; `min_nodes` is 3; {refusing}: no (column_unknown)");
-    assert_eq!(world.reason(), expected);
+    let expected = "in training round 1 only 2 nodes can still contribute; `min_nodes` is 3";
+    assert_eq!(world.reason(), format!("{refusing}: no (column_unknown); {expected}"));
+}
+
+#[test]
+fn the_last_nodes_reason_comes_first_and_the_round_is_named_by_its_kind() {
+    let patience = patience(|patience| patience.on_failure = OnFailure::Drop);
+    let mut world = World::begun(spec(training(|raw| raw.standardise = true), 2, patience), 2);
+    world.refuse(0, RefusalCode::MissingValues);
+    let mut early = World { log: Vec::new(), tasks: world.tasks.clone(), ..world_like(&world) };
+    early.refuse(1, RefusalCode::ColumnUnknown);
+    let (first, second) = (name(&world.nodes[0]), name(&world.nodes[1]));
+    let mut reasons = [format!("{first}: no (missing_values)"), format!("{second}: no (column_unknown)")];
+    reasons.sort_by_key(|reason| world.nodes.iter().filter(|node| reason.contains(&name(node))).min().cloned());
+    assert_eq!(early.reason(), format!("{}; while standardising no node can contribute any more", reasons.join("; ")));
+    world.contribute(1);
+    world.contribute(1);
+    world.contribute(1);
+    world.refuse(1, RefusalCode::ColumnUnknown);
+    let reasons = reasons.join("; ");
+    assert_eq!(world.reason(), format!("{reasons}; in training round 2 no node can contribute any more"));
+}
+
+#[test]
+fn a_node_that_the_hospital_stopped_is_shown_as_such_in_later_rounds_whatever_its_sentence_says() {
+    let patience = patience(|patience| patience.on_failure = OnFailure::Drop);
+    let mut world = World::begun(spec(training(|_| {}), 2, patience), 3);
+    world.refuse(0, RefusalCode::PausedByHospital);
+    let (node, task) = (world.nodes[1].clone(), world.task(1));
+    let refusal = Refusal::new(RefusalCode::Internal, "stopped by the hospital, or so it says");
+    world.apply(Event::Refused { node, task, refusal });
+    world.contribute(2);
+    let shown = world.experiment.snapshot(|_| Live::default());
+    let state = |node: usize| shown.nodes.iter().find(|shown| shown.id == world.nodes[node]).unwrap().state;
+    assert_eq!((world.round(), state(0), state(1)), (1, NodeProgress::StoppedByHospital, NodeProgress::Dropped));
 }
 
 #[test]
@@ -116,7 +149,7 @@ fn on_failure_fail_ends_the_experiment_with_the_nodes_words() {
     let mut world = World::begun(spec(training(|_| {}), 2, patience), 3);
     world.refuse(1, RefusalCode::MissingValues);
     assert_eq!(world.state(), ExperimentState::Failed);
-    assert_eq!(world.reason(), format!("{}: no (missing_values)", name(&world.nodes[1])));
+    assert_eq!(world.reason(), format!("{}, in training round 1: no (missing_values)", name(&world.nodes[1])));
     assert!(world.tasks.is_empty(), "the others' work is cancelled");
 }
 
@@ -194,6 +227,17 @@ fn nothing_that_happens_in_the_last_validation_fails_the_experiment() {
     world.wait(seconds(60));
     assert_eq!(world.state(), ExperimentState::Finished, "{}", world.reason());
     assert_eq!(world.records().len(), 2);
+}
+
+#[test]
+fn the_last_validation_is_asked_again_for_too() {
+    let plan = training(|raw| raw.arguments.test_ratio = 0.5);
+    let mut world = World::begun(spec(plan, 1, patience(|patience| patience.on_failure = OnFailure::Retry)), 2);
+    world.contribute_all();
+    world.refuse(0, RefusalCode::Internal);
+    world.contribute_all();
+    assert_eq!(states(&world, 1), [NodeProgress::Contributed; 2]);
+    assert_eq!(world.state(), ExperimentState::Finished, "{}", world.reason());
 }
 
 #[test]

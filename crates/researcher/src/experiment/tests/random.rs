@@ -1,6 +1,7 @@
 //! Any sequence of events leaves the invariants standing.
 
 use proptest::prelude::*;
+use protocol::Encoding;
 
 use super::*;
 
@@ -135,7 +136,10 @@ impl Play {
             Move::OutOfRange(n) => {
                 if let Some(task) = task_of(&self.world, n) {
                     let layout = &self.world.tasks[&self.world.nodes[n]].layout;
-                    let exponents = layout.iter().map(|spec| spec.encoding.exponent - 3).collect();
+                    let exponents = layout
+                        .iter()
+                        .map(|spec| spec.encoding.exponent - if spec.encoding == Encoding::COUNT { 0 } else { 3 });
+                    let exponents = exponents.collect();
                     self.apply(Event::OutOfRange { node: node(&self.world, n), task, exponents });
                 }
             }
@@ -174,8 +178,13 @@ impl Play {
     }
 }
 
+/// How many sequences are tried; `PROPTEST_CASES` says another number.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
     #[test]
     fn any_sequence_of_events_keeps_the_invariants(
         moves in moves(),

@@ -42,7 +42,7 @@ fn it_waits_a_while_for_min_nodes_and_then_says_who_is_there() {
     assert_eq!(world.reason(), "only 1 of the connected nodes (North) have a dataset with the tags heart; `min_nodes` is 2");
 }
 
-fn world_like(world: &World) -> World {
+pub(super) fn world_like(world: &World) -> World {
     World {
         experiment: world.experiment.clone(),
         nodes: world.nodes.clone(),
@@ -77,13 +77,16 @@ fn two_matching_datasets_at_one_node_are_an_error_that_names_them() {
 }
 
 #[test]
-fn a_node_that_leaves_before_the_choice_is_not_waited_for() {
+fn a_node_that_leaves_before_the_choice_is_waited_for_a_while_only() {
     let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
     connect_all(&mut world);
     let face = world.face(&["a", "b", "y"]);
     world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face] });
     world.disconnect(1);
+    assert_eq!(world.state(), ExperimentState::Selecting);
+    world.wait(SELECTION_WAIT);
     assert_eq!(world.state(), ExperimentState::Running);
+    assert_eq!(world.experiment.participants().len(), 1);
 }
 
 #[test]
@@ -128,4 +131,89 @@ fn nodes_that_are_named_are_waited_for_and_others_are_not_asked() {
     world.connect(1);
     world.apply(Event::Found { node: world.nodes[1].clone(), datasets: vec![face] });
     assert_eq!(world.experiment.participants().len(), 2);
+}
+
+#[test]
+fn a_node_whose_connection_breaks_while_others_answer_is_waited_for() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
+    connect_all(&mut world);
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face.clone()] });
+    world.disconnect(0);
+    world.apply(Event::Found { node: world.nodes[1].clone(), datasets: vec![face.clone()] });
+    assert_eq!(world.state(), ExperimentState::Selecting);
+    world.connect(0);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face] });
+    assert_eq!(world.experiment.participants().len(), 2);
+}
+
+#[test]
+fn after_a_restart_it_waits_for_whoever_was_there_until_they_can_be_back() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
+    connect_all(&mut world);
+    let face = world.face(&["a", "b", "y"]);
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![face.clone()] });
+    world.apply(Event::Restarted);
+    for node in [1, 0] {
+        assert_eq!(world.state(), ExperimentState::Selecting);
+        world.connect(node);
+        world.apply(Event::Found { node: world.nodes[node].clone(), datasets: vec![face.clone()] });
+    }
+    assert_eq!(world.experiment.participants().len(), 2);
+    let mut alone = World::new(spec(training(|_| {}), 1, Patience { min_nodes: 2, ..Patience::default() }), 1);
+    alone.apply(Event::Begun { connected: BTreeMap::new() });
+    alone.apply(Event::Restarted);
+    assert_eq!(alone.experiment.wake_at(), Some(alone.now.saturating_add(RETURN_WAIT + SELECTION_WAIT)));
+}
+
+#[test]
+fn while_nodes_are_found_the_remark_says_what_is_missing() {
+    let remark = |world: &World| world.experiment.snapshot(|_| Live::default()).remark;
+    let patience = Patience { min_nodes: 2, ..Patience::default() };
+    let mut world = World::new(spec(training(|_| {}), 1, patience), 3);
+    world.apply(Event::Begun { connected: BTreeMap::new() });
+    let expected = "waits a short while for nodes with a dataset with the tags heart: 0 of 2 found";
+    assert_eq!(remark(&world), Some(format!("{expected}; none is connected")));
+    world.connect(0);
+    let silent = name(&world.nodes[0]);
+    assert_eq!(remark(&world), Some(format!("{expected}; {silent} has not answered yet")));
+    world.apply(Event::Found { node: world.nodes[0].clone(), datasets: vec![] });
+    assert_eq!(remark(&world), Some(format!("{expected}; {silent} has no such dataset")));
+    for node in [1, 2] {
+        world.connect(node);
+        let datasets = vec![world.face(&["a", "b", "y"])];
+        world.apply(Event::Found { node: world.nodes[node].clone(), datasets });
+    }
+    assert_eq!((world.state(), remark(&world)), (ExperimentState::Running, None));
+}
+
+#[test]
+fn more_nodes_than_contributions_can_be_summed_are_refused() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 0);
+    let face = world.face(&["a", "b", "y"]);
+    let mut selecting = Selecting::new(world.now);
+    while selecting.found.len() <= protocol::encoding::MAX_CONTRIBUTIONS as usize {
+        let offer = Offer { name: "n".into(), datasets: vec![face.clone()] };
+        selecting.found.insert(NodeId::random(&mut world.rng), offer);
+    }
+    let choice = selecting.choose(world.experiment.spec(), true);
+    let selection::Choice::Refused(reason) = choice else { panic!("they are taken") };
+    assert!(reason.starts_with("65537 nodes would take part, and at most 65536"), "{reason}");
+    selecting.found.pop_last();
+    assert!(matches!(selecting.choose(world.experiment.spec(), true), selection::Choice::Chosen { .. }));
+}
+
+#[test]
+fn a_plan_that_no_message_holds_is_refused_before_anybody_is_asked() {
+    let columns = |count: usize| (0..count).map(|number| format!("{number:0>250}")).collect::<Vec<_>>();
+    for (count, state) in [(16_000, ExperimentState::Running), (16_700, ExperimentState::Failed)] {
+        let plan = training(|raw| raw.features = columns(count));
+        let mut world = World::new(spec(plan, 1, Patience::default()), 1);
+        connect_all(&mut world);
+        let datasets = vec![world.face(&["y"])];
+        world.apply(Event::Found { node: world.nodes[0].clone(), datasets });
+        assert_eq!((world.state(), world.tasks.len()), (state, usize::from(state == ExperimentState::Running)));
+        assert_eq!(world.reason().starts_with("the plan is too large to be sent"), state == ExperimentState::Failed);
+        assert!(!world.log.iter().any(|action| matches!(action, Action::Cancel { .. })));
+    }
 }
