@@ -1,6 +1,6 @@
 //! Sources of a node's data, as Arrow batches.
 //!
-//! A [`Description`] says what a dataset file says. [`scan`] reads the data once, in constant memory, and either lists what is
+//! A [`Description`] says what a dataset file says. [`scan()`] reads the data once, in constant memory, and either lists what is
 //! wrong with it, by line and column, or learns its [`Scan`]: columns and their kinds, rows, missing cells, fingerprint. With
 //! that, [`open`] gives a [`Source`] whose batches stream, and [`Table::load`] gathers the columns of a plan for training.
 //! Each use asks [`Scan::compare`] first whether the data is still what was registered.

@@ -1,7 +1,7 @@
 //! The hospital daemon: asks researchers for work, decides, computes, gives.
 //!
 //! The way of a task: [`agent`] pulls it and hands it over, [`policy`] says whether it may run here, [`participant`] says what
-//! happens next, [`executor`] computes, [`disclosure`] says whether the result may leave. A node listens on no port: it dials
+//! happens next, `executor` computes, `disclosure` says whether the result may leave. A node listens on no port: it dials
 //! out, and local commands reach it by the Unix socket of its folder ([`command`]).
 
 pub mod agent;

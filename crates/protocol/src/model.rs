@@ -47,8 +47,8 @@ pub enum ModelError {
 /// A model and its penalty.
 ///
 /// Parameters by name and shape, `p` features, row-major:
-/// linear and logistic `weight` [p], `bias` [1]; multinomial `weight` [classes, p], `bias` [classes];
-/// mlp `layer<i>.weight` [units, inputs], `layer<i>.bias` [units] from i = 0, the last layer being the outcome's.
+/// linear and logistic `weight` (p), `bias` (1); multinomial `weight` (classes, p), `bias` (classes);
+/// mlp `layer<i>.weight` (units, inputs), `layer<i>.bias` (units) from i = 0, the last layer being the outcome's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawModelSpec", into = "RawModelSpec")]
 pub struct ModelSpec {
