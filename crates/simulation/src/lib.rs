@@ -15,6 +15,8 @@ pub mod life;
 pub mod log;
 mod mortal;
 pub mod outcome;
+mod person;
 pub mod schedule;
 pub mod template;
+pub mod time;
 pub mod world;

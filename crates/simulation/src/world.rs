@@ -1,11 +1,9 @@
-//! The world: components on copies of the template's folders, their lives, the links between them, and the person who asks.
+//! The world: components on copies of the template's folders, their lives, and the links between them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use component::audit::AuditLog;
@@ -13,46 +11,32 @@ use component::folder::{ComponentFolder, Kind};
 use node::agent::{Agent, AgentHandle};
 use node::handle::{NodeHandle, Surroundings};
 use node::workshop::Workshop;
-use protocol::{ExperimentId, ExperimentSpec, Requester};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use researcher::blocking::Blocking;
-use researcher::command::{Ended, Reply};
 use researcher::files::Files;
 use researcher::store::Store;
-use researcher::{CommandError, Parts, Researcher};
+use researcher::{Parts, Researcher};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::task::JoinError;
 use transport::memory::{Faults, MemoryLink, MemoryServer};
 
-use crate::life::{Killed, Life, LifePlan};
+use crate::life::{Life, LifePlan};
 use crate::log::Log;
 use crate::mortal::{Mortal, Seen};
 use crate::template::{Template, temporary_folder};
+use crate::time::take_panics;
 
 /// How long a daemon that ended by itself stays away before somebody starts it again.
 const RESTART: Duration = Duration::from_secs(1);
 /// The pause of a node's supervisor after the agent's disk failed.
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
-/// The longest that anything may take, in virtual time: beyond it, it will never be.
-const PATIENCE: Duration = Duration::from_mins(30);
 
 /// Somebody in the world, by place in the template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Researcher,
     Site(usize),
-}
-
-/// What did not come to its end in time.
-#[derive(Debug)]
-pub struct Stuck(pub &'static str);
-
-impl fmt::Display for Stuck {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "after {} s of virtual time still not: {}", PATIENCE.as_secs(), self.0)
-    }
 }
 
 /// A node that runs.
@@ -62,10 +46,11 @@ pub struct RunningNode {
     pub agent: AgentHandle,
 }
 
+/// A researcher that runs, as long as its life lasts.
 #[derive(Clone)]
-struct RunningResearcher {
-    researcher: Arc<Researcher>,
-    life: Arc<Life>,
+pub(crate) struct RunningResearcher {
+    pub(crate) researcher: Arc<Researcher>,
+    pub(crate) life: Arc<Life>,
 }
 
 /// Who runs, and how links are.
@@ -94,38 +79,6 @@ struct Inner {
 /// A federation.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
-
-thread_local! {
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Keeps what panics on this thread, besides printing it: a task that panics is not missed otherwise.
-fn watch_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
-            before(panic);
-        }));
-    });
-    PANICS.with_borrow_mut(Vec::clear);
-}
-
-/// Runs something in virtual time: whenever all wait, the clock jumps to what comes next.
-///
-/// # Panics
-/// If there is no runtime to be had.
-pub fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
-    watch_panics();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime needs nothing but memory").block_on(future)
-}
-
-/// Waits, but not for ever.
-pub async fn in_time<T>(what: &'static str, future: impl Future<Output = T>) -> Result<T, Stuck> {
-    tokio::time::timeout(PATIENCE, future).await.map_err(|_| Stuck(what))
-}
 
 impl World {
     /// Makes a world in which nobody runs yet. All its chance comes from `seed`.
@@ -382,92 +335,21 @@ impl World {
         self.0.calm.store(true, Ordering::SeqCst);
     }
 
-    // The person who asks.
-
-    async fn running(&self) -> RunningResearcher {
+    /// The researcher, once it runs.
+    pub(crate) async fn running(&self) -> RunningResearcher {
         let mut running = self.0.researcher.subscribe();
         let running = running.wait_for(Option::is_some).await.expect("the world holds the sender");
         running.clone().expect("this was waited for")
     }
 
-    /// Does something with the researcher; `None` if it died meanwhile, and the something may be done or not.
-    pub async fn try_with<T, Answer>(&self, command: impl FnOnce(Arc<Researcher>) -> Answer) -> Option<T>
-    where
-        T: Send + 'static,
-        Answer: Future<Output = T> + Send + 'static,
-    {
-        let RunningResearcher { researcher, life } = self.running().await;
-        let mut task = tokio::spawn(command(researcher));
-        tokio::select! {
-            biased;
-            () = life.over() => {
-                task.abort();
-                None
-            }
-            done = &mut task => unless_killed(done),
-        }
-    }
-
-    /// Does something with the researcher, again until it is done; for what may be done twice.
-    pub async fn with<T, Answer>(&self, command: impl Fn(Arc<Researcher>) -> Answer) -> Result<T, String>
-    where
-        T: Send + 'static,
-        Answer: Future<Output = Result<T, CommandError>> + Send + 'static,
-    {
-        loop {
-            match self.try_with(&command).await {
-                Some(Ok(done)) => return Ok(done),
-                Some(Err(CommandError::Refused(sentence))) => return Err(sentence),
-                // The disk is full or the daemon has just died.
-                Some(Err(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
-                None => {}
-            }
-        }
-    }
-
-    /// Starts an experiment, whose name must be new. Whoever lost the researcher meanwhile looks whether it was started.
-    pub async fn run(&self, spec: &ExperimentSpec) -> ExperimentId {
-        loop {
-            let (wanted, requester) = (spec.clone(), Requester { user: "ada".to_owned() });
-            let begun = self.try_with(|researcher| async move { researcher.run(wanted, requester).await }).await;
-            if let Some(Ok(id)) = begun {
-                return id;
-            }
-            let rows = self.with(|researcher| async move { researcher.experiments().await }).await.unwrap_or_default();
-            if let Some(row) = rows.into_iter().find(|row| row.name == spec.name()) {
-                return row.id;
-            }
-        }
-    }
-
-    /// Waits until an experiment is over.
-    pub async fn end(&self, id: &ExperimentId) -> Ended {
-        loop {
-            let wanted = id.clone();
-            let ended = self.try_with(|researcher| async move {
-                let mut follower = researcher.follow(&wanted).await?;
-                while let Some(reply) = follower.next().await? {
-                    if let Reply::Ended { ended } = reply {
-                        return Ok::<_, CommandError>(Some(*ended));
-                    }
-                }
-                Ok(None)
-            });
-            match ended.await {
-                Some(Ok(Some(ended))) => return ended,
-                Some(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-                None => {}
-            }
-        }
-    }
-
-    /// Waits until everybody runs, is connected, and has let go of all tasks.
+    /// Waits until everybody runs, is connected, and has let go of all tasks and of what was reserved for them.
     pub async fn settle(&self) {
         let sites = self.0.template.sites.len();
         loop {
             let is_settled = |node: RunningNode| {
                 let open = node.handle.store().open_tasks(&self.0.template.researcher);
-                node.agent.state().connection == "connected" && open.is_ok_and(|tasks| tasks.is_empty())
+                let is_idle = open.is_ok_and(|tasks| tasks.is_empty()) && node.handle.ledger().open_reservations() == 0;
+                is_idle && node.agent.state().connection == "connected"
             };
             let is_up = self.0.researcher.borrow().is_some();
             if is_up && (0..sites).all(|site| self.node(site).is_some_and(is_settled)) {
@@ -488,7 +370,7 @@ impl World {
 
     /// What must not have happened while the world ran.
     pub(crate) fn violations(&self) -> Vec<String> {
-        let panics = PANICS.with_borrow_mut(std::mem::take);
+        let panics = take_panics();
         panics.into_iter().map(|panic| format!("a task panicked: {panic}")).chain(self.0.seen.violations()).collect()
     }
 
@@ -503,15 +385,5 @@ impl World {
         tokio::time::sleep(lasts).await;
         rename(&away, &spool);
         self.0.log.write(format!("the spool of {} is back", self.name(place)));
-    }
-}
-
-fn unless_killed<T>(done: Result<T, JoinError>) -> Option<T> {
-    match done {
-        Ok(done) => Some(done),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) if !panic.is::<Killed>() => std::panic::resume_unwind(panic),
-            _ => None,
-        },
     }
 }

@@ -7,7 +7,8 @@ use researcher::command::{Ended, ExperimentDetails, NodeProgress, NodeRecord, Ro
 use simulation::life::LifePlan;
 use simulation::outcome::{self, Outcome};
 use simulation::template::Template;
-use simulation::world::{Place, Stuck, World, in_time, in_virtual_time};
+use simulation::time::{Stuck, in_time, in_virtual_time};
+use simulation::world::{Place, World};
 
 /// A world, an experiment in it that is over, and nothing wrong with either.
 pub(crate) struct Finished {

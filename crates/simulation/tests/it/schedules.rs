@@ -11,7 +11,8 @@ use protocol::ExperimentId;
 use researcher::command::{Ended, ExperimentState};
 use simulation::outcome::{self, Outcome};
 use simulation::schedule::Schedule;
-use simulation::world::{Stuck, World, in_time, in_virtual_time};
+use simulation::time::{Stuck, in_time, in_virtual_time};
+use simulation::world::World;
 
 use crate::experiments::{Kind, template};
 use crate::federation::Detail;
@@ -166,15 +167,4 @@ random_schedules_give_the_bits_of_the_undisturbed_run! {
     random_schedules_give_the_bits_of_the_undisturbed_run_7: 1_500..1_750;
     random_schedules_give_the_bits_of_the_undisturbed_run_8: 1_750..2_000;
     kills_in_a_hundred_rounds_give_the_bits_of_the_undisturbed_run: LONG..LONG + 6;
-}
-
-#[test]
-fn scan_times() {
-    let Ok(range) = std::env::var("SCAN") else { return };
-    let (a, b) = range.split_once("..").unwrap();
-    for seed in a.parse::<u64>().unwrap()..b.parse().unwrap() {
-        let t = std::time::Instant::now();
-        let played = disturbed(seed, Detail::Little);
-        println!("TIME {} {seed} {:?} lines {} virt {}", t.elapsed().as_millis(), kind(seed), played.log.lines().count(), played.log.lines().last().unwrap().trim());
-    }
 }
