@@ -1,7 +1,7 @@
 //! Thousands of schedules of kills, cuts, silence, delays, damage and full disks, each drawn from a seed.
 //!
 //! `FEDBIOMED_SEED=123 cargo nextest run -p simulation --no-capture the_seed_of_the_environment` plays one again, with its whole
-//! log.
+//! log; `FEDBIOMED_SEED=2000..9000` tries others than the tests do.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -126,11 +126,14 @@ fn undisturbed_experiments_finish() {
     }
 }
 
-/// Plays the seed of `FEDBIOMED_SEED`; nothing without it.
+/// Plays the seed of `FEDBIOMED_SEED`, or a range of them; nothing without it.
 #[test]
 fn the_seed_of_the_environment() {
-    let Ok(seed) = std::env::var("FEDBIOMED_SEED") else { return };
-    let seed = seed.parse().unwrap();
+    let Ok(text) = std::env::var("FEDBIOMED_SEED") else { return };
+    if let Some((first, end)) = text.split_once("..") {
+        return check(first.parse().unwrap()..end.parse().unwrap());
+    }
+    let seed = text.parse().unwrap();
     let Played { violations, log, .. } = disturbed(seed, Detail::All);
     println!("{:#?}\n{log}", schedule(seed));
     assert!(violations.is_empty(), "seed {seed}, {:?}: {violations:#?}", kind(seed));
