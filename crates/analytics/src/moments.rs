@@ -80,7 +80,7 @@ pub fn layout(work: &Work, n_columns: usize) -> Result<Vec<VectorSpec>, MomentsE
     let sums = match work {
         Work::Sums => SUMS,
         Work::SquaredDifferences { .. } => SQUARED_DIFFERENCES,
-        Work::Train { .. } | Work::Validate => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
     };
     Ok(vec![spec(COUNTS, Encoding::COUNT), spec(sums, Encoding::REAL)])
 }
@@ -97,7 +97,7 @@ pub fn contribute(work: &Work, columns: &[&[f64]]) -> Result<Contribution, Momen
         Work::SquaredDifferences { means } => {
             return Err(MomentsError::Columns { expected: means.len(), found: columns.len() });
         }
-        Work::Train { .. } | Work::Validate => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
     };
     if !sums.iter().all(|sum| sum.is_finite()) {
         return Err(MomentsError::NotFinite);
@@ -115,7 +115,7 @@ pub fn step(work: &Work, vectors: &[Vec<f64>]) -> Result<Step, MomentsError> {
     let expected = match work {
         Work::Sums => SUMS,
         Work::SquaredDifferences { .. } => SQUARED_DIFFERENCES,
-        Work::Train { .. } | Work::Validate => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
     };
     let [counts, sums] = vectors else { return Err(MomentsError::Vector { expected: COUNTS }) };
     let counts: Option<Vec<u64>> = counts.iter().map(|count| whole(*count)).collect();
@@ -153,32 +153,6 @@ fn finish(counts: &[u64], means: &[f64], sums: &[f64]) -> Result<Moments, Moment
 fn whole(value: f64) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below 2^53")]
     ((0.0..9_007_199_254_740_992.0).contains(&value) && value.fract() == 0.0).then_some(value as u64)
-}
-
-/// The range that a column's values are known to lie in, before any data is seen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bounds {
-    pub lower: f64,
-    pub upper: f64,
-}
-
-/// How far one row more or less can change each vector of a pass, element by element, when values lie in their bounds: a count
-/// by 1, a sum by the largest |x|, a sum of squared differences by the larger squared distance of a bound from the mean, which
-/// was published before. In the order of [`layout`]. One row more or less is the "unbounded" neighbourhood of Dwork and Roth 2014,
-/// §2.3.
-pub fn sensitivity(work: &Work, bounds: &[Bounds]) -> Result<Vec<Vec<f64>>, MomentsError> {
-    let of_sums = match work {
-        Work::Sums => bounds.iter().map(|it| it.lower.abs().max(it.upper.abs())).collect(),
-        Work::SquaredDifferences { means } if means.len() == bounds.len() => {
-            let distance = |(it, mean): (&Bounds, &f64)| (it.lower - mean).abs().max((it.upper - mean).abs()).powi(2);
-            bounds.iter().zip(means).map(distance).collect()
-        }
-        Work::SquaredDifferences { means } => {
-            return Err(MomentsError::Columns { expected: means.len(), found: bounds.len() });
-        }
-        Work::Train { .. } | Work::Validate => return Err(MomentsError::OtherWork),
-    };
-    Ok(vec![vec![1.0; bounds.len()], of_sums])
 }
 
 #[cfg(test)]

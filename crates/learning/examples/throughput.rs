@@ -50,7 +50,7 @@ fn samples_per_second(family: Family, batch_size: u32, rows: u32, n_features: us
     let start = initial(plan.model(), plan.precision(), n_features, 0)?;
     let node = NodeId::random(&mut StdRng::seed_from_u64(1));
     let stream = Stream::training(0, &node, 1);
-    let assignment = Assignment { plan: &plan, table: &table, start: &start, optimizer: None, stream };
+    let assignment = Assignment { plan: &plan, table: &table, start: &start, stream };
     let mut rates = Vec::new();
     for _ in 0..5 {
         #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]

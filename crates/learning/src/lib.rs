@@ -1,13 +1,13 @@
-//! Native models, their training on a node, validation, and federated averaging. Pure: no I/O, clock or entropy.
+//! Native models, their training on a node, and validation. Pure: no I/O, clock or entropy.
 //!
-//! On a node: [`Split`] → [`Table::from_columns`] → [`train`] → [`validate`] → [`training_contribution`]. At the researcher:
-//! [`initial`] → [`training_layout`] → [`average`] and [`ValidationSums::from_vectors`]. Engines, optimizers and metrics are closed
-//! sets, a file each. Statistics for standardisation are not here but in `analytics`.
+//! On a node: [`Split`] → [`Table::from_columns`] → [`train`] → [`validate`]. At the researcher: [`initial`] →
+//! [`training_layout`] → [`ValidationSums::from_vectors`]. Engines, optimizers and metrics are closed sets, a file each. Not here:
+//! statistics for standardisation, which `analytics` has, and the average of what nodes trained, which the researcher makes of
+//! sums.
 
 mod checkpoint;
-mod contribution;
 mod engine;
-mod fedavg;
+mod layout;
 mod linear;
 pub mod metric;
 mod network;
@@ -22,11 +22,7 @@ mod table;
 mod training;
 
 pub use checkpoint::CheckpointError;
-pub use contribution::{
-    LayoutError, Validations, check_layout, training_contribution, training_layout, validation_contribution,
-    validation_layout, widen,
-};
-pub use fedavg::{AverageError, average, weighted_difference};
+pub use layout::{LayoutError, check_layout, training_layout, validation_layout};
 pub use metric::{Metrics, SumsError, Undefined, ValidationSums};
 pub use optimizer::StateError;
 pub use parameters::{Parameter, ParameterError, initial, parameters};

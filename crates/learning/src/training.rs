@@ -75,8 +75,6 @@ pub struct Assignment<'a> {
     pub table: &'a Table,
     /// The global parameters.
     pub start: &'a Tensors,
-    /// The optimizer's memory at the end of an earlier round, to go on with; absent: it begins anew.
-    pub optimizer: Option<&'a Tensors>,
     /// Orders the rows: [`Stream::training`] of the plan's seed, the node and the round.
     pub stream: Stream,
 }
@@ -85,8 +83,6 @@ pub struct Assignment<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
     pub parameters: Tensors,
-    /// The optimizer's memory; empty for plain gradient descent.
-    pub optimizer: Tensors,
     /// Mean loss, without the penalty, over the rows of the last pass, each before its update. `None` without updates.
     pub loss: Option<f64>,
     pub updates: u64,
@@ -119,8 +115,7 @@ fn train_in<T: Scalar>(
     if updates(plan.arguments(), 1) == 0 {
         // A round that only moves the model: no memory for a training that is not one.
         Layout::new(plan.model(), rows.n_features())?.check::<T>(start)?;
-        let optimizer = assignment.optimizer.cloned().unwrap_or_default();
-        return Ok(Trained { parameters: start.clone(), optimizer, loss: None, updates: 0 });
+        return Ok(Trained { parameters: start.clone(), loss: None, updates: 0 });
     }
     if rows.len() == 0 {
         return Err(TrainingError::NoRows);
@@ -190,14 +185,11 @@ impl<'a, T: Scalar> Run<'a, T> {
         let engine = Engine::new(plan.model(), rows.n_features())?;
         let schedule = Schedule::new(plan.arguments(), rows.len());
         let mut optimizer = Optimizer::new(plan.optimizer(), engine.layout().len());
-        let (parameters, state) = match checkpoint {
-            Some(checkpoint) => (&checkpoint.parameters, Some(&checkpoint.optimizer)),
-            None => (start, assignment.optimizer),
-        };
-        if let Some(state) = state {
-            optimizer.restore(state)?;
+        let (mut parameters, mut passes, mut updates) = (start, 0, 0);
+        if let Some(checkpoint) = checkpoint {
+            optimizer.restore(&checkpoint.optimizer)?;
+            (parameters, passes, updates) = (&checkpoint.parameters, checkpoint.passes, checkpoint.updates);
         }
-        let (passes, updates) = checkpoint.map_or((0, 0), |checkpoint| (checkpoint.passes, checkpoint.updates));
         if passes.checked_mul(schedule.updates_per_pass) != Some(updates) || updates > schedule.total {
             return Err(TrainingError::Checkpoint);
         }
@@ -234,12 +226,7 @@ impl<'a, T: Scalar> Run<'a, T> {
                 watcher.checkpoint(self.checkpoint());
             }
         }
-        Ok(Trained {
-            optimizer: self.optimizer.state(),
-            parameters: self.engine.layout().to_tensors(self.parameters),
-            loss,
-            updates: self.updates,
-        })
+        Ok(Trained { parameters: self.engine.layout().to_tensors(self.parameters), loss, updates: self.updates })
     }
 
     /// The order of the rows in this pass: drawn anew for each pass, from its own part of the stream.

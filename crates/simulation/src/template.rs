@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use component::folder::{ComponentFolder, Kind};
@@ -84,6 +85,18 @@ impl Template {
     /// # Panics
     /// If the machine's disk or entropy fails.
     pub fn make(sites: &[(&str, u64)]) -> Self {
+        Self::build(sites.iter().map(|(name, rows)| (*name, |rng: &mut StdRng| table(*rows, rng))))
+    }
+
+    /// Makes the folders of a researcher and of sites with these names and CSV files.
+    ///
+    /// # Panics
+    /// If the machine's disk or entropy fails, or a file is no dataset.
+    pub fn of_files(sites: &[(&str, String)]) -> Self {
+        Self::build(sites.iter().map(|(name, file)| (*name, |_: &mut StdRng| file.clone())))
+    }
+
+    fn build<'name, File: FnOnce(&mut StdRng) -> String>(sites: impl Iterator<Item = (&'name str, File)>) -> Self {
         let mut rng = StdRng::seed_from_u64(20_260_101);
         let folder = temporary_folder().expect("a temporary folder can be made");
         let id = ResearcherId::random(&mut rng);
@@ -101,8 +114,8 @@ impl Template {
             folder,
         };
         let task_key = TaskKey::from_point(task_key.public_point()).expect("a key has a point");
-        for (name, rows) in sites {
-            let site = template.add_site(name, *rows, &ca, &task_key, &mut store, &mut rng);
+        for (name, file) in sites {
+            let site = template.add_site(name, file, &ca, &task_key, &mut store, &mut rng);
             template.sites.push(site);
         }
         template
@@ -111,7 +124,7 @@ impl Template {
     fn add_site(
         &self,
         name: &str,
-        rows: u64,
+        file: impl FnOnce(&mut StdRng) -> String,
         ca: &FederationCa,
         task_key: &TaskKey,
         store: &mut Store,
@@ -135,7 +148,9 @@ impl Template {
         store.invite(&invitation).expect("the store can be written");
         store.enrol(secret_hash, &enrolment, dawn()).expect("the store can be written").expect("the invitation is good");
         let data = self.folder.path().join("data").join(format!("{name}.csv"));
-        fs::write(&data, table(rows, rng)).expect("a file can be written");
+        let file = file(rng);
+        let rows = file.lines().skip(1).count() as u64;
+        fs::write(&data, file).expect("a file can be written");
         let folder = ComponentFolder::open(&root, Kind::Node).expect("the folder was made");
         let clock = Arc::new(ManualClock::at(dawn()));
         let surroundings = Surroundings { clock, rng: StdRng::from_rng(rng), env: &|_| None, waits_for_disk: false };
@@ -159,7 +174,7 @@ impl Template {
             parameters: serde_json::Value::Null,
             visible_to: Vec::new(),
         };
-        handle.add_dataset(&dataset).expect("the table is fine");
+        handle.add_dataset(&dataset, &AtomicBool::default()).expect("the table is fine");
         Site { name: name.to_owned(), node, rows, key_fingerprint }
     }
 

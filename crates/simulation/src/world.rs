@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use component::audit::AuditLog;
+use component::blocking::Blocking;
 use component::folder::{ComponentFolder, Kind};
 use node::agent::{Agent, AgentHandle};
 use node::handle::{NodeHandle, Surroundings};
 use node::workshop::Workshop;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use researcher::blocking::Blocking;
 use researcher::files::Files;
 use researcher::store::Store;
 use researcher::{Parts, Researcher};

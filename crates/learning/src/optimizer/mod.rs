@@ -54,7 +54,7 @@ impl<T: Scalar> Optimizer<T> {
         }
     }
 
-    /// The memory as tensors, for a checkpoint or a later round; none for plain gradient descent.
+    /// The memory as tensors, for a checkpoint; none for plain gradient descent.
     pub(crate) fn state(&self) -> Tensors {
         let tensors = match self {
             Self::Sgd(sgd) => sgd.state(),

@@ -16,14 +16,10 @@ impl Hospital {
         let kind = (plan.model().outcome(), plan.precision());
         Table::from_columns(kind, &columns, &self.targets, rows, standardisation).unwrap()
     }
-
-    pub(crate) fn all_rows(&self) -> Vec<u32> {
-        (0_u32..).take(self.targets.len()).collect()
-    }
 }
 
 /// The number of features.
-pub(crate) const FEATURES: usize = 13;
+const FEATURES: usize = 13;
 
 pub(crate) fn hospitals() -> Vec<Hospital> {
     ["cleveland", "hungarian", "switzerland", "va"].map(read).into_iter().collect()

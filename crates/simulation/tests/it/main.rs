@@ -3,5 +3,6 @@
 
 mod experiments;
 mod federation;
+mod hospitals;
 mod scenarios;
 mod schedules;

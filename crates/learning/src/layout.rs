@@ -1,12 +1,10 @@
-//! The list of vectors that a round of training or validation asks of every node, and a node's values for it.
+//! The list of vectors that a round of training or validation asks of every node.
 
-use protocol::{Contribution, Encoding, Precision, Purpose, Tensors, TrainingPlan, Vector, VectorSpec, Width};
+use protocol::{Encoding, Precision, Purpose, TrainingPlan, VectorSpec, Width};
 use thiserror::Error;
 
-use crate::fedavg::weighted_difference;
-use crate::metric::{ValidationSums, validation_specs};
+use crate::metric::validation_specs;
 use crate::parameters::{ParameterError, parameters};
-use crate::training::Trained;
 
 /// A task asks for other vectors than its plan and work have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -25,7 +23,7 @@ const UNKNOWN_ROWS: u64 = 1024;
 ///
 /// `training_rows` over all nodes, where known, sets the scale of float32 differences: they are counted in steps of at most
 /// 2⁻²⁶ of the average and fit while no parameter of the average moves by 32. Wider ones make nodes answer with an exponent
-/// that fits, for [`widen`].
+/// that fits.
 pub fn training_layout(
     plan: &TrainingPlan,
     n_features: usize,
@@ -70,13 +68,6 @@ fn model_encoding(precision: Precision, training_rows: u64) -> Encoding {
     }
 }
 
-/// Lowers the exponents of a layout to those that a node named because its values did not fit.
-pub fn widen(layout: &mut [VectorSpec], exponents: &[i16]) {
-    for (spec, exponent) in layout.iter_mut().zip(exponents) {
-        spec.encoding.exponent = spec.encoding.exponent.min(*exponent);
-    }
-}
-
 /// Checks that a task's layout asks for exactly the plan's vectors; only exponents may differ.
 pub fn check_layout(layout: &[VectorSpec], expected: &[VectorSpec]) -> Result<(), LayoutError> {
     if layout.len() != expected.len() {
@@ -91,63 +82,11 @@ pub fn check_layout(layout: &[VectorSpec], expected: &[VectorSpec]) -> Result<()
     Ok(())
 }
 
-/// What a node measured in a training round. A validation that failed is absent and contributes no rows.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Validations<'a> {
-    pub on_global: Option<&'a ValidationSums>,
-    pub on_local: Option<&'a ValidationSums>,
-}
-
-/// A node's values for [`training_layout`], in its order. The loss is the mean of the last pass times the weight.
-///
-/// `n_rows` is the number of training rows, the weight. `global` and `trained` are parameters of the plan.
-pub fn training_contribution(
-    plan: &TrainingPlan,
-    n_rows: u64,
-    global: &Tensors,
-    trained: &Trained,
-    validations: Validations<'_>,
-) -> Contribution {
-    let mut vectors = vec![vector(Purpose::Weight, "weight", vec![n_rows as f64])];
-    if has_updates(plan) {
-        vectors.push(vector(Purpose::Loss, "loss", vec![trained.loss.unwrap_or(0.0) * n_rows as f64]));
-    }
-    for (own, start) in trained.parameters.iter().zip(global.iter()) {
-        vectors.push(vector(Purpose::Model, own.name(), weighted_difference(own, start, n_rows).collect()));
-    }
-    if plan.holds_out_rows() && plan.validation().on_global {
-        vectors.extend(validation_vectors(plan, Purpose::ValidationGlobal, validations.on_global));
-    }
-    if plan.holds_out_rows() && plan.validation().on_local {
-        vectors.extend(validation_vectors(plan, Purpose::ValidationLocal, validations.on_local));
-    }
-    Contribution { vectors }
-}
-
-/// A node's values for [`validation_layout`].
-pub fn validation_contribution(plan: &TrainingPlan, sums: Option<&ValidationSums>) -> Contribution {
-    Contribution { vectors: validation_vectors(plan, Purpose::ValidationGlobal, sums) }
-}
-
-fn validation_vectors(plan: &TrainingPlan, purpose: Purpose, sums: Option<&ValidationSums>) -> Vec<Vector> {
-    let outcome = plan.model().outcome();
-    let values = sums.map_or_else(|| ValidationSums::new(outcome).vectors(), ValidationSums::vectors);
-    let specs = validation_specs(outcome, purpose);
-    specs.into_iter().zip(values).map(|(spec, values)| Vector { purpose, name: spec.name, values }).collect()
-}
-
-fn vector(purpose: Purpose, name: &str, values: Vec<f64>) -> Vector {
-    Vector { purpose, name: name.to_owned(), values }
-}
-
 #[cfg(test)]
 mod tests {
-    use protocol::{
-        EncodingError, Family, ModelSpec, OptimizerSpec, Outcome, RawTrainingPlan, TrainingArguments, Validation,
-    };
+    use protocol::{Family, ModelSpec, OptimizerSpec, RawTrainingPlan, TrainingArguments, Validation};
 
     use super::*;
-    use crate::parameters::initial;
 
     fn plan(precision: Precision, arguments: TrainingArguments) -> TrainingPlan {
         TrainingPlan::new(RawTrainingPlan {
@@ -199,21 +138,6 @@ mod tests {
     }
 
     #[test]
-    fn a_widened_layout_takes_what_did_not_fit() {
-        let plan = plan(Precision::Float32, TrainingArguments::default());
-        let mut layout = training_layout(&plan, 1, None).unwrap();
-        let value = [1e7_f64];
-        let Err(EncodingError::OutOfRange { exponent }) = layout[2].encoding.encode(value.into_iter(), &mut Vec::new())
-        else {
-            panic!("10^7 does not fit 31 bits with 16 after the point");
-        };
-        widen(&mut layout, &[0, 64, exponent, 30]);
-        assert_eq!(layout[2].encoding.encode(value.into_iter(), &mut Vec::new()), Ok(()));
-        assert_eq!(layout[3].encoding.exponent, 16, "no exponent is raised");
-        assert_eq!(check_layout(&layout, &training_layout(&plan, 1, None).unwrap()), Ok(()));
-    }
-
-    #[test]
     fn a_layout_that_asks_for_more_or_other_than_the_plan_is_refused() {
         let plan = plan(Precision::Float32, TrainingArguments::default());
         let expected = training_layout(&plan, 1, None).unwrap();
@@ -229,21 +153,6 @@ mod tests {
         assert_eq!(changed(&|layout| layout[2].shape = vec![9]), other(2, "weight"));
         assert_eq!(changed(&|layout| layout[3].encoding = Encoding::REAL), other(3, "bias"));
         assert_eq!(changed(&|layout| layout[3].encoding.exponent = 2000), other(3, "bias"));
-    }
-
-    #[test]
-    fn a_validation_that_failed_contributes_no_rows() {
-        let plan = plan(Precision::Float32, TrainingArguments { test_ratio: 0.2, ..TrainingArguments::default() });
-        let global = initial(plan.model(), Precision::Float32, 2, 0).unwrap();
-        let trained = Trained { parameters: global.clone(), optimizer: Tensors::default(), loss: Some(0.5), updates: 1 };
-        let contribution = training_contribution(&plan, 10, &global, &trained, Validations::default());
-        let layout = training_layout(&plan, 2, None).unwrap();
-        for (vector, spec) in contribution.vectors.iter().zip(&layout) {
-            assert_eq!((vector.purpose, &vector.name), (spec.purpose, &spec.name));
-            assert_eq!(Some(vector.values.len()), spec.elements());
-        }
-        assert_eq!(contribution.vectors[1].values, [5.0]);
-        let values: Vec<Vec<f64>> = contribution.vectors[4..7].iter().map(|vector| vector.values.clone()).collect();
-        assert_eq!(ValidationSums::from_vectors(Outcome::Binary, &values).unwrap().metrics().rows, 0);
+        assert_eq!(changed(&|layout| layout[3].encoding.exponent -= 20), Ok(()), "a wider scale");
     }
 }
