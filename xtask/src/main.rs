@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask setup`, `test`, `tidy`, `bench`. Nothing here is part of the product.
+//! The project's own chores: `cargo xtask setup`, `test`, `tidy`, `fuzz`, `bench`. Nothing here is part of the product.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks through these")]
 
 mod bench;
+mod fuzz;
 mod project;
 mod setup;
 mod test;
@@ -17,6 +18,8 @@ usage: cargo xtask COMMAND
   setup                      find or install what the tests need
   test                       setup, tidy, every test, the docs: the README's test command
   tidy [--write]             the repository's rules; --write brings the generated pages of the docs up to date
+  fuzz [TARGET] [--seconds N]
+                             try the decoders with inputs that cover ever more of them
   bench [NAME] [--json FILE] measure; NAME runs the measurements whose name begins so";
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn run(arguments: &[String]) -> Result<(), Problem> {
         ["test"] => test::run(&project),
         ["tidy"] => tidy::run(&project, tidy::Pages::Compare),
         ["tidy", "--write"] => tidy::run(&project, tidy::Pages::Write),
+        ["fuzz", rest @ ..] => fuzz::run(&project, rest),
         ["bench", rest @ ..] => bench::run(&project, rest),
         _ => Err(Problem::Usage(USAGE)),
     }

@@ -27,6 +27,8 @@ pub(crate) enum Problem {
     Findings(usize),
     #[error("{0} step(s) failed")]
     Steps(usize),
+    #[error("broken by an input: {}", .0.join(", "))]
+    Crashed(Vec<String>),
     #[error("below the bar: {}", .0.join(", "))]
     BelowBar(Vec<String>),
 }

@@ -33,7 +33,7 @@ pub(crate) struct Venv {
 /// Other people's readers of what we write: the tests open our files with them.
 pub(crate) const TEST_VENV: Venv = Venv {
     name: "venv-test",
-    packages: &["numpy==2.4.6", "safetensors==0.8.0", "setuptools==80.9.0", "tensorboard==2.21.0"],
+    packages: &["cryptography==50.0.2", "numpy==2.4.6", "safetensors==0.8.0", "setuptools==80.9.0", "tensorboard==2.21.0"],
 };
 
 /// What the benchmarks compare with.

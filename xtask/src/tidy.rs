@@ -1,5 +1,6 @@
 //! The repository's rules that no compiler checks, as ordinary code.
 
+mod fuzz;
 mod graph;
 mod links;
 mod pages;
@@ -66,6 +67,7 @@ pub(crate) fn run(project: &Project, pages: Pages) -> Result<(), Problem> {
         findings.extend(proto::check(source));
     }
     findings.extend(links::check(&sources));
+    findings.extend(fuzz::check(project, &sources)?);
     findings.extend(pages::check(project, pages)?);
     for finding in &findings {
         println!("{finding}");

@@ -1,5 +1,6 @@
 //! The audit log: append-only JSON lines, each holding the BLAKE3 hash of the line before, so that a line that was changed,
-//! removed or put in between shows. Cutting the end off does not show; an operator who fears that copies the log away.
+//! removed or put in between shows. Lines cut off the end show if the daemon ran meanwhile and writes on; otherwise they do not:
+//! an operator who fears that copies the log away.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -26,10 +27,16 @@ pub enum AuditError {
     Torn { line: u64 },
 }
 
+/// What a line holds, and what it means.
+const SCHEMA: u32 = 1;
+
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// Absent in the first lines that were ever written.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
     pub time: String,
     /// What happened, as `noun.verb`.
     pub event: String,
@@ -37,6 +44,10 @@ pub struct Entry {
     pub facts: Map<String, Value>,
     /// Hash of the line before, with the fragments between, without its line end; zeros in the first line.
     pub before: Digest,
+}
+
+fn first_schema() -> u32 {
+    1
 }
 
 /// An open audit log.
@@ -71,7 +82,7 @@ impl AuditLog {
             state.before = go_on(&mut state.file).map_err(failed)?;
             state.is_torn = false;
         }
-        let entry = Entry { time: now.to_string(), event: event.to_owned(), facts, before: state.before };
+        let entry = Entry { schema: SCHEMA, time: now.to_string(), event: event.to_owned(), facts, before: state.before };
         let mut line = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
         let digest = Digest::of(&line);
         line.push(b'\n');
@@ -212,6 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_says_its_schema_and_one_without_has_the_first() {
+        let (_dir, path) = log_of(1);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"schema\":1,"), "{text}");
+        std::fs::write(&path, text.replace("\"schema\":1,", "")).unwrap();
+        AuditLog::open(&path).unwrap().record(Timestamp::from_millis(9), "node.started", Map::new()).unwrap();
+        assert_eq!(AuditLog::verify(&path).unwrap(), 2);
+        assert_eq!(AuditLog::tail(&path, 2).unwrap()[0].schema, 1);
+    }
+
+    #[test]
     fn a_changed_a_removed_and_a_moved_line_show() {
         let (_dir, path) = log_of(5);
         let whole = std::fs::read_to_string(&path).unwrap();
@@ -223,6 +245,25 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(matches!(AuditLog::verify(&path), Err(AuditError::Broken { line: found }) if found == line));
         }
+    }
+
+    #[test]
+    fn lines_cut_off_the_end_show_only_once_the_running_daemon_writes_on() {
+        let (_dir, path) = log_of(5);
+        let log = AuditLog::open(&path).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let cut: String = whole.lines().take(3).flat_map(|line| [line, "\n"]).collect();
+        std::fs::write(&path, &cut).unwrap();
+        assert_eq!(AuditLog::verify(&path).unwrap(), 3, "what is left is a whole log of its own");
+        log.record(Timestamp::from_millis(9), "node.stopped", Map::new()).unwrap();
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Broken { line: 4 })), "it vouches for what was cut off");
+        // A daemon that starts after the cut takes the rest for the log.
+        std::fs::write(&path, &cut).unwrap();
+        AuditLog::open(&path).unwrap().record(Timestamp::from_millis(9), "node.started", Map::new()).unwrap();
+        assert_eq!(AuditLog::verify(&path).unwrap(), 4);
+        // A cut in mid-line shows.
+        std::fs::write(&path, &cut[..cut.len() - 9]).unwrap();
+        assert!(matches!(AuditLog::verify(&path), Err(AuditError::Torn { line: 3 })));
     }
 
     #[test]

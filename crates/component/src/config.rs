@@ -255,9 +255,13 @@ fn refuse_unknown(settings: &[Setting], file: &str, table: &toml::Table) -> Resu
 
 /// The most similar name, if one is similar enough to be a typing error.
 pub fn nearest(found: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
-    let scored = names.into_iter().map(|name| (strsim::damerau_levenshtein(found, &name), name));
+    let length = found.chars().count();
+    let bound = 1 + length / 3;
+    // Each edit changes the length by one at most; so a name of any length is answered at once, in little memory.
+    let close = names.into_iter().filter(|name| name.chars().count().abs_diff(length) <= bound);
+    let scored = close.map(|name| (strsim::damerau_levenshtein(found, &name), name));
     let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= 1 + found.chars().count() / 3).then_some(name)
+    (distance <= bound).then_some(name)
 }
 
 /// The line of a section's head, or of a key below it. Keys written as `section.key` at the top are found too.
@@ -370,6 +374,12 @@ mod tests {
         assert_eq!(error.to_string(), "line 4: unknown key `researcher.prot`; did you mean `researcher.port`?");
         let error = Config::load(SETTINGS, "\n[resarcher]\n", none).unwrap_err();
         assert_eq!(error.to_string(), "line 2: unknown key `resarcher`; did you mean `researcher`?");
+    }
+
+    #[test]
+    fn a_key_of_any_length_is_refused_at_once() {
+        let error = Config::load(SETTINGS, &format!("{} = 1\n", "k".repeat(2_000_000)), none).unwrap_err();
+        assert!(matches!(error, ConfigError::Unknown { line: 1, nearest: None, .. }));
     }
 
     #[test]

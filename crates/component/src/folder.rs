@@ -1,7 +1,7 @@
 //! A component's folder: everything a researcher or a node keeps.
 //!
 //! ```text
-//! .fedbiomed            NODE or RESEARCHER
+//! .fedbiomed            NODE or RESEARCHER, and the format of the folder; the database counts its schemas itself
 //! etc/config.toml       configuration
 //! etc/keys/             secrets, 0600 (see keystore)
 //! var/store.sqlite      the database
@@ -22,6 +22,9 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
+
+/// The format of a folder's files other than the database: what they are called and hold. A folder without a number has the first.
+const FORMAT: u32 = 1;
 
 /// What a folder belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum FolderError {
     NotAComponent(PathBuf),
     #[error("{path} belongs to a {found}, not to a {expected}")]
     OtherKind { path: PathBuf, expected: &'static str, found: String },
+    #[error("{path} was written by a newer version (format {found}, this build knows {known}); update this software")]
+    Newer { path: PathBuf, found: u32, known: u32 },
     #[error("{0} is a component folder already; use --exist-ok to keep it as it is")]
     Exists(PathBuf),
     #[error("{0} is not empty; choose an empty or a new folder")]
@@ -90,21 +95,27 @@ impl ComponentFolder {
             make_folder(&root.join(sub))?;
         }
         // The marker comes last: a folder without it is not a component.
-        write_atomically(&root.join(".fedbiomed"), kind.marker().as_bytes()).map_err(at(root))?;
+        write_atomically(&root.join(".fedbiomed"), format!("{} {FORMAT}\n", kind.marker()).as_bytes()).map_err(at(root))?;
         Self::open(root, kind)
     }
 
     /// Opens an existing component's folder.
     pub fn open(root: &Path, kind: Kind) -> Result<Self, FolderError> {
-        let found = match fs::read_to_string(root.join(".fedbiomed")) {
-            Ok(text) => text.trim().to_owned(),
+        let text = match fs::read_to_string(root.join(".fedbiomed")) {
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(FolderError::NotAComponent(root.to_owned()));
             }
             Err(error) => return Err(at(root)(error)),
         };
+        let (found, format) = text.trim().split_once(' ').unwrap_or((text.trim(), "1"));
         if found != kind.marker() {
+            let found = found.to_owned();
             return Err(FolderError::OtherKind { path: root.to_owned(), expected: kind.marker(), found });
+        }
+        let found = format.parse().unwrap_or(u32::MAX);
+        if found > FORMAT {
+            return Err(FolderError::Newer { path: root.to_owned(), found, known: FORMAT });
         }
         Ok(Self { root: root.canonicalize().map_err(at(root))?, kind })
     }
@@ -228,6 +239,19 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_a_newer_format_is_refused_and_one_without_a_number_has_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("node");
+        ComponentFolder::create(&root, Kind::Node, false).unwrap();
+        assert_eq!(fs::read_to_string(root.join(".fedbiomed")).unwrap(), "NODE 1\n");
+        fs::write(root.join(".fedbiomed"), "NODE").unwrap();
+        ComponentFolder::open(&root, Kind::Node).unwrap();
+        fs::write(root.join(".fedbiomed"), "NODE 2\n").unwrap();
+        let refused = ComponentFolder::open(&root, Kind::Node).unwrap_err();
+        assert!(matches!(refused, FolderError::Newer { found: 2, known: 1, .. }), "{refused}");
+    }
 
     #[test]
     fn a_second_holder_is_refused_and_told_who_holds_it() {

@@ -46,6 +46,8 @@ pub enum DataError {
     NoFeatures,
     #[error("{rows} rows have a blank or not-a-number cell, in columns {}", columns.join(", "))]
     MissingValues { rows: u64, columns: Vec<String> },
+    #[error("stopped while the data was read; nothing changed")]
+    Stopped,
     #[error("{rows} rows of {columns} columns do not fit into memory")]
     TooLarge { rows: u64, columns: usize },
 }
@@ -92,6 +94,7 @@ pub fn refusal(error: &DataError) -> Refusal {
         DataError::TooLarge { .. } => {
             (RefusalCode::QuotaExceeded, "the columns asked for do not fit into the node's memory".to_owned())
         }
+        DataError::Stopped => (RefusalCode::Cancelled, "the work was stopped while the data was read".to_owned()),
         DataError::ColumnTwice { .. } => (RefusalCode::PlanInvalid, "a column is asked for twice".to_owned()),
         DataError::Description(_)
         | DataError::Io { .. }

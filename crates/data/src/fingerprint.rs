@@ -3,12 +3,13 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use protocol::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::scan::open_file;
+use crate::scan::{Stoppable, open_file, or_stopped};
 
 /// What the file system knows of a file; it changes with nearly every change of the content, and costs nothing to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,12 +51,12 @@ pub struct FileFingerprint {
 
 impl FileFingerprint {
     /// Reads a whole file.
-    pub(crate) fn of(path: &Path) -> Result<Self, DataError> {
+    pub(crate) fn of(path: &Path, stop: &AtomicBool) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let file = open_file(path)?;
         let stamp = Stamp::of_file(&file, path)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&file).map_err(io)?;
+        or_stopped(hasher.update_reader(Stoppable { input: &file, stop }).map(drop).map_err(io), stop)?;
         if Stamp::of_path(path)? != stamp {
             return Err(DataError::ChangedMeanwhile { path: path.to_owned() });
         }
@@ -90,7 +91,12 @@ pub enum Comparison {
 
 impl Fingerprint {
     /// Compares with the files of now, in the same order.
-    pub(crate) fn compare(&self, paths: &[impl AsRef<Path>], depth: Depth) -> Result<Comparison, DataError> {
+    pub(crate) fn compare(
+        &self,
+        paths: &[impl AsRef<Path>],
+        depth: Depth,
+        stop: &AtomicBool,
+    ) -> Result<Comparison, DataError> {
         if paths.len() != self.files.len() {
             return Ok(Comparison::Changed);
         }
@@ -104,7 +110,7 @@ impl Fingerprint {
             if stamp.bytes != before.stamp.bytes {
                 return Ok(Comparison::Changed);
             }
-            let now = FileFingerprint::of(path.as_ref())?;
+            let now = FileFingerprint::of(path.as_ref(), stop)?;
             if now.digest != before.digest {
                 return Ok(Comparison::Changed);
             }

@@ -33,10 +33,14 @@ pub const MAX_COLUMNS: usize = protocol::MAX_FEATURES;
 /// The name among `valid` that is most like `found`, if one is like it at all: at most one edit in three characters.
 pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let found = found.to_lowercase();
-    let bound = (found.chars().count() / 3).max(1);
+    let length = found.chars().count();
+    let bound = (length / 3).max(1);
     valid
         .into_iter()
-        .map(|name| (strsim::osa_distance(&found, &name.to_lowercase()), name))
+        .map(|name| (name.to_lowercase(), name))
+        // Each edit changes the length by one at most; so a name of any length is answered at once.
+        .filter(|(lower, _)| lower.chars().count().abs_diff(length) <= bound)
+        .map(|(lower, name)| (strsim::osa_distance(&found, &lower), name))
         .filter(|(distance, _)| *distance <= bound)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name.to_owned())
@@ -45,4 +49,17 @@ pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>)
 /// The end of a message that suggests a name.
 pub(crate) fn suggestion(nearest: Option<&String>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_length_is_answered_at_once() {
+        let names: Vec<String> = (0..MAX_COLUMNS).map(|column| format!("column_{column}")).collect();
+        let names = || names.iter().map(String::as_str);
+        assert_eq!(nearest(&"column".repeat(100_000), names()), None);
+        assert_eq!(nearest("Colum_77", names()).as_deref(), Some("column_77"));
+    }
 }

@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -16,7 +17,7 @@ use protocol::{ColumnFace, ColumnKind};
 use crate::error::DataError;
 use crate::fingerprint::{FileFingerprint, Fingerprint, Stamp};
 use crate::idx::{self, IdxError, Pairs};
-use crate::scan::{Layout, Scan, open_file};
+use crate::scan::{Layout, Scan, Stoppable, open_file};
 use crate::schema::Schema;
 use crate::source::{Batches, Source, batch, rows_per_batch};
 
@@ -66,12 +67,12 @@ fn schema(pixels: usize) -> Schema {
 }
 
 /// Reads and checks all images and labels.
-pub(crate) fn scan(folder: &Path) -> Result<Scan, DataError> {
+pub(crate) fn scan(folder: &Path, stop: &AtomicBool) -> Result<Scan, DataError> {
     let MnistFiles { images, labels } = find(folder)?;
     let before = [Stamp::of_path(&images)?, Stamp::of_path(&labels)?];
-    let inputs = (open_unpacked(&images)?, open_unpacked(&labels)?);
-    let (rows, pixels) = idx::check(inputs.0, inputs.1).map_err(in_folder(folder))?;
-    let files = vec![FileFingerprint::of(&images)?, FileFingerprint::of(&labels)?];
+    let unpacked = |path| Ok::<_, DataError>(Stoppable { input: open_unpacked(path)?, stop });
+    let (rows, pixels) = idx::check(unpacked(&images)?, unpacked(&labels)?).map_err(in_folder(folder))?;
+    let files = vec![FileFingerprint::of(&images, stop)?, FileFingerprint::of(&labels, stop)?];
     if !files.iter().map(|file| file.stamp).eq(before) {
         return Err(DataError::ChangedMeanwhile { path: folder.to_owned() });
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,13 +37,13 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Whether the data is still what was scanned.
-    pub fn compare(&self, description: &Description, depth: Depth) -> Result<Comparison, DataError> {
+    /// Whether the data is still what was scanned. Fails soon after `stop` is set.
+    pub fn compare(&self, description: &Description, depth: Depth, stop: &AtomicBool) -> Result<Comparison, DataError> {
         match self.layout {
-            Layout::Csv { .. } => self.fingerprint.compare(&[&description.path], depth),
+            Layout::Csv { .. } => self.fingerprint.compare(&[&description.path], depth, stop),
             Layout::Mnist => {
                 let MnistFiles { images, labels } = mnist::find(&description.path)?;
-                self.fingerprint.compare(&[images, labels], depth)
+                self.fingerprint.compare(&[images, labels], depth, stop)
             }
         }
     }
@@ -66,6 +67,36 @@ pub(crate) fn open_file(path: &Path) -> Result<File, DataError> {
     File::open(path).map_err(io)
 }
 
+/// The most bytes that are read before somebody who wants to stop is heard.
+const BLOCK: usize = 1 << 20;
+
+/// Fails if somebody does not wait for the data any more.
+pub(crate) fn go_on(stop: &AtomicBool) -> Result<(), DataError> {
+    if stop.load(Ordering::Relaxed) { Err(DataError::Stopped) } else { Ok(()) }
+}
+
+/// Says of an error that came after somebody stopped the reading that this was the reason.
+pub(crate) fn or_stopped<T>(result: Result<T, DataError>, stop: &AtomicBool) -> Result<T, DataError> {
+    if result.is_err() {
+        go_on(stop)?;
+    }
+    result
+}
+
+/// Reads until somebody stops it: then each read fails.
+pub(crate) struct Stoppable<'a, R> {
+    pub(crate) input: R,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        go_on(self.stop).map_err(io::Error::other)?;
+        let len = buffer.len().min(BLOCK);
+        self.input.read(&mut buffer[..len])
+    }
+}
+
 /// Hashes what is read through it.
 struct Hashing<R> {
     input: R,
@@ -81,25 +112,26 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Reads the data once, in constant memory: its columns, rows, missing cells and fingerprint, or what is wrong with it.
-/// On a refresh the scan before is given, so that a numeric column cannot become text unnoticed.
-pub fn scan(description: &Description, previous: Option<&Scan>) -> Result<Scan, DataError> {
-    match &description.parameters {
+/// On a refresh the scan before is given, so that a numeric column cannot become text unnoticed. Fails soon after `stop` is set.
+pub fn scan(description: &Description, previous: Option<&Scan>, stop: &AtomicBool) -> Result<Scan, DataError> {
+    let scan = match &description.parameters {
         Parameters::Csv(parameters) => {
             let options = ScanOptions {
                 delimiter: parameters.delimiter.or_else(|| delimiter_of(&description.path)),
                 declared: parameters.column_types.clone(),
                 previous: previous.map(Scan::kinds).unwrap_or_default(),
             };
-            scan_csv(&description.path, &options)
+            scan_csv(&description.path, &options, stop)
         }
-        Parameters::Mnist => mnist::scan(&description.path),
-    }
+        Parameters::Mnist => mnist::scan(&description.path, stop),
+    };
+    or_stopped(scan, stop)
 }
 
-fn scan_csv(path: &Path, options: &ScanOptions) -> Result<Scan, DataError> {
+fn scan_csv(path: &Path, options: &ScanOptions, stop: &AtomicBool) -> Result<Scan, DataError> {
     let file = open_file(path)?;
     let stamp = Stamp::of_file(&file, path)?;
-    let mut input = Hashing { input: &file, hasher: blake3::Hasher::new() };
+    let mut input = Hashing { input: Stoppable { input: &file, stop }, hasher: blake3::Hasher::new() };
     let found = csv::scan(&mut input, options).map_err(|source| DataError::Csv { path: path.to_owned(), source })?;
     let digest = input.hasher.finalize().into();
     if Stamp::of_path(path)? != stamp {
@@ -121,5 +153,22 @@ pub fn open(description: &Description, scan: &Scan) -> Result<Box<dyn Source>, D
         (Parameters::Csv(_), Layout::Csv { delimiter }) => Ok(Box::new(CsvSource { path, delimiter, schema, rows })),
         (Parameters::Mnist, Layout::Mnist) => Ok(Box::new(MnistSource { folder: path, schema, rows })),
         _ => Err(DataError::OtherLayout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_after_the_stop_fails_and_none_before_it_is_long() {
+        let stop = AtomicBool::new(false);
+        let mut input = Stoppable { input: io::repeat(b'1'), stop: &stop };
+        let mut buffer = vec![0; 3 * BLOCK];
+        assert_eq!(input.read(&mut buffer).unwrap(), BLOCK);
+        stop.store(true, Ordering::Relaxed);
+        let error = input.read(&mut buffer).unwrap_err();
+        assert_eq!(error.to_string(), DataError::Stopped.to_string());
+        assert!(matches!(or_stopped::<()>(Err(DataError::NoFeatures), &stop), Err(DataError::Stopped)));
     }
 }

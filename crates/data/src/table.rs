@@ -1,6 +1,7 @@
 //! The columns of a plan in memory, as training reads them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
@@ -9,6 +10,7 @@ use arrow_schema::DataType as ArrowType;
 use protocol::{ColumnKind, Missing};
 
 use crate::error::DataError;
+use crate::scan::go_on;
 use crate::schema::Schema;
 use crate::source::Source;
 
@@ -60,8 +62,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads the chosen columns of a source, a batch at a time.
-    pub fn load(source: &dyn Source, choice: ColumnChoice<'_>) -> Result<Self, DataError> {
+    /// Reads the chosen columns of a source, a batch at a time. Fails soon after `stop` is set.
+    pub fn load(source: &dyn Source, choice: ColumnChoice<'_>, stop: &AtomicBool) -> Result<Self, DataError> {
         let names = feature_names(source.schema(), choice)?;
         let columns: Vec<&str> = names.iter().map(String::as_str).chain(choice.target).chain(choice.split).collect();
         check_numeric(source.schema(), &columns[..columns.len() - usize::from(choice.split.is_some())])?;
@@ -79,6 +81,7 @@ impl Table {
             lacking: BTreeSet::new(),
         };
         for batch in source.batches(&columns)? {
+            go_on(stop)?;
             loading.add(&batch?);
         }
         if choice.missing == Missing::Refuse && !loading.dropped.is_empty() {

@@ -150,7 +150,7 @@ pub(crate) struct StartArgs {
     after_help = "In this order:\n  fedbiomed component create -c node -p ./fbm-node -n \"North Hospital\"\n  fedbiomed node -p ./fbm-node enroll TOKEN\n  fedbiomed node -p ./fbm-node dataset add --file dataset.json\n  fedbiomed node -p ./fbm-node start --background\n  fedbiomed node -p ./fbm-node status"
 )]
 pub(crate) struct NodeArgs {
-    /// The node's folder.
+    /// The node's folder; `start` and `dataset add` make the default one if there is none.
     #[arg(short, long, global = true, default_value = "fbm-node", env = "FBM_NODE_COMPONENT_ROOT")]
     pub path: PathBuf,
     /// Answer yes to every question.
@@ -337,7 +337,7 @@ pub(crate) enum ConfigCommand {
     after_help = "In this order:\n  fedbiomed component create -c researcher -p ./fbm-researcher\n  fedbiomed researcher -p ./fbm-researcher start --background\n  fedbiomed researcher -p ./fbm-researcher invite --name \"North Hospital\" --expires 7d\n  fedbiomed researcher -p ./fbm-researcher datasets\n  fedbiomed researcher -p ./fbm-researcher run experiment.toml"
 )]
 pub(crate) struct ResearcherArgs {
-    /// The researcher's folder.
+    /// The researcher's folder; `start` makes the default one if there is none.
     #[arg(short, long, global = true, default_value = "fbm-researcher", env = "FBM_RESEARCHER_COMPONENT_ROOT")]
     pub path: PathBuf,
     /// Answer yes to every question.
@@ -477,6 +477,6 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub keep: Option<PathBuf>,
     /// Rounds of federated averaging.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rounds: u32,
 }

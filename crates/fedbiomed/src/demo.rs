@@ -17,7 +17,7 @@ use researcher::command::{Ended, Request, RoundRecord};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::DemoArgs;
-use crate::commands::researcher::stream;
+use crate::commands::researcher::{OnInterrupt, stream};
 use crate::demo::federation::Federation;
 use crate::demo::hospital::{FEATURES, HOSPITALS, SPLIT, TARGET};
 use crate::error::{Failure, Outcome};
@@ -32,7 +32,8 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         if path.exists() {
             return Err(Failure::new(format!("{} exists; name a new folder", path.display())));
         }
-        fs::create_dir_all(path)?;
+        let failed = |error| Failure::new(format!("cannot make {}: {error}", path.display()));
+        fs::create_dir_all(path).map_err(failed)?;
         (path.canonicalize()?, None)
     } else {
         let temporary = tempfile::Builder::new().prefix("fedbiomed-demo-").tempdir()?;
@@ -43,10 +44,12 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut federation = None;
     let result = tokio::select! {
-        result = federate(&root, &args, &mut federation) => result,
+        // The first: what else ended may have ended by the same key.
+        biased;
         _ = interrupt.recv() => Err(Failure::interrupted("interrupted")),
         _ = terminate.recv() => Err(Failure::interrupted("told to stop")),
         _ = hangup.recv() => Err(Failure::interrupted("the terminal closed")),
+        result = federate(&root, &args, &mut federation) => result,
     };
     let mut components = Vec::new();
     if let Some(federation) = federation {
@@ -112,7 +115,7 @@ async fn federate(root: &Path, args: &DemoArgs, slot: &mut Option<Federation>) -
     say("They train together; no row leaves its hospital.");
     let live = if args.json { Live::silent() } else { Live::new(false).without_summary() };
     let request = Request::Run { spec: Box::new(experiment(args.rounds)?) };
-    stream(federation.researcher(), request, false, false, live)
+    stream(federation.researcher(), request, false, OnInterrupt::NotMine, live)
         .await?
         .ok_or_else(|| Failure::interrupted("the terminal closed"))
 }

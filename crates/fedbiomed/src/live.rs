@@ -68,6 +68,8 @@ pub(crate) struct Live {
     closed: usize,
     /// What the experiment waits for before it begins.
     wait: Option<String>,
+    /// What held it up later, as was told last.
+    hitch: Option<String>,
 }
 
 enum View {
@@ -87,7 +89,7 @@ impl Live {
             View::Json
         } else if io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
-            let style = ProgressStyle::with_template("{prefix:<16} [{bar:30.cyan/blue}] {msg}");
+            let style = ProgressStyle::with_template("{prefix:<16} [{bar:20.cyan/blue}] {wide_msg}");
             let rounds = bars.add(ProgressBar::new(0));
             rounds.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             rounds.set_prefix("round");
@@ -95,7 +97,7 @@ impl Live {
         } else {
             View::Plain
         };
-        Self { view, name_width: 16, has_summary: true, closed: 0, wait: None }
+        Self { view, name_width: 16, has_summary: true, closed: 0, wait: None, hitch: None }
     }
 
     pub(crate) fn without_summary(self) -> Self {
@@ -103,7 +105,7 @@ impl Live {
     }
 
     pub(crate) fn silent() -> Self {
-        Self { view: View::Silent, name_width: 0, has_summary: false, closed: 0, wait: None }
+        Self { view: View::Silent, name_width: 0, has_summary: false, closed: 0, wait: None, hitch: None }
     }
 
     pub(crate) fn started(&self, id: &str, name: &str) {
@@ -119,6 +121,10 @@ impl Live {
     pub(crate) fn snapshot(&mut self, snapshot: &Snapshot) {
         let is_selecting = snapshot.state == ExperimentState::Selecting;
         self.wait = snapshot.remark.clone().filter(|_| is_selecting);
+        if matches!(self.view, View::Plain) && !is_selecting && snapshot.remark.is_some() && self.hitch != snapshot.remark {
+            self.hitch.clone_from(&snapshot.remark);
+            note(snapshot.remark.as_deref().unwrap_or_default());
+        }
         let View::Terminal { bars, rounds, nodes, numbers } = &mut self.view else { return };
         rounds.set_length(u64::from(snapshot.rounds));
         rounds.set_position(u64::from(snapshot.round));
@@ -135,7 +141,8 @@ impl Live {
             let known = nodes.iter().position(|(id, _)| id == node.id.as_str());
             let index = known.unwrap_or_else(|| {
                 let bar = bars.add(ProgressBar::new(1));
-                let template = format!("{{prefix:<{}}} {{msg}}", self.name_width);
+                // Cut off at the edge of the terminal: lines that wrap are not taken away whole.
+                let template = format!("{{prefix:<{}}} {{wide_msg}}", self.name_width);
                 if let Ok(style) = ProgressStyle::with_template(&template) {
                     bar.set_style(style);
                 }

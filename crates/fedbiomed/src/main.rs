@@ -48,7 +48,7 @@ fn run(cli: Cli) -> Outcome {
     };
     let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(dispatch(cli.command));
-    // A thread that reads a large file does not look up before its end; nothing is lost with it.
+    // A thread that gathers numbers in memory looks up now and then only; nothing is lost with it.
     runtime.shutdown_timeout(LONGEST_GOODBYE);
     outcome
 }

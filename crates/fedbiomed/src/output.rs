@@ -91,11 +91,14 @@ fn table_of(rows: &[Tree], hidden: &[&str]) -> Table {
     table
 }
 
+/// A terminal with fewer columns than this does not know its width, or is no place for a table: lines wrap there.
+const NARROWEST: u16 = 40;
+
 /// A table with a line below its header, as wide as the terminal at most.
 pub(crate) fn new_table() -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
-    if io::stdout().is_terminal() {
+    if io::stdout().is_terminal() && table.width().is_some_and(|width| width >= NARROWEST) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table

@@ -263,7 +263,7 @@ impl<L: Link> Loop<L> {
         let (event, permit) = match self.node.policy().admit(&self.node, &self.enrolment, &task, &signature) {
             Ok(permit) => (Event::Admitted, Some(permit)),
             // Who may not ask does not fill the journal either.
-            Err(refusal) if matches!(refusal.code, RefusalCode::SignatureInvalid | RefusalCode::ResearcherNotAllowed) => {
+            Err(refusal) if is_of_no_standing(refusal.code) => {
                 self.say(NodeMessage::Refused { task: id, refusal }).await;
                 return Ok(());
             }
@@ -390,6 +390,11 @@ impl<L: Link> Loop<L> {
             state.open = open;
         });
     }
+}
+
+/// Whether a task is refused for where it comes from, before it is asked what it is.
+fn is_of_no_standing(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::SignatureInvalid | RefusalCode::OtherNode | RefusalCode::ResearcherNotAllowed)
 }
 
 impl Job {

@@ -2,18 +2,20 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 
 use component::audit::AuditLog;
+use component::database::Durability;
 use protocol::{DatasetId, Refusal, RefusalCode, TaskId};
 use serde_json::{Value, json};
 
 use crate::command::{AuditRow, ConfigRow, Reply, Request, Status, TaskRow};
 use crate::datasets::DatasetError;
-use crate::enrolment::{self, EnrolmentError};
+use crate::enrolment::EnrolmentError;
 use crate::handle::NodeHandle;
 use crate::participant::{Action, Event, Participant, State};
 use crate::policy::{PAUSED, work_name};
-use crate::store::{Durability, Enrolment, StoreError, TaskRecord};
+use crate::store::{Enrolment, StoreError, TaskRecord};
 
 /// An error with its causes, as one sentence for the person who gave the command.
 pub(crate) fn failed(error: &dyn Error) -> Reply {
@@ -147,7 +149,7 @@ impl NodeHandle {
             // The agents stop what is open when they start.
             request => {
                 let stops = stops_tasks_of(&request);
-                let reply = self.answer_now(request);
+                let reply = self.answer_now(request, &AtomicBool::default());
                 match stops {
                     Some(datasets) if !matches!(reply, Reply::Failed { .. }) => {
                         or_failed(self.stop_stored(|record| datasets.is_of(&record.task.dataset)).map(|_| reply))
@@ -158,14 +160,14 @@ impl NodeHandle {
         }
     }
 
-    /// Answers what needs neither the network nor an agent. May take as long as reading a dataset does.
-    pub(crate) fn answer_now(&self, request: Request) -> Reply {
+    /// Answers what needs neither the network nor an agent. May take as long as reading a dataset does, unless `stop` is set.
+    pub(crate) fn answer_now(&self, request: Request, stop: &AtomicBool) -> Reply {
         match request {
             Request::Status => or_failed(self.status().map(|status| Reply::Status { status: Box::new(status) })),
             Request::Pause => or_failed(self.pause()),
             Request::Resume => or_failed(self.resume()),
             Request::Enrolments => or_failed(self.store().enrolments().map(|enrolments| Reply::Enrolments {
-                rows: enrolments.iter().map(|enrolment| enrolment::row(enrolment, "not running")).collect(),
+                rows: enrolments.iter().map(|enrolment| self.enrolment_row(enrolment, "not running")).collect(),
             })),
             Request::Allow { researcher, allowed } => or_failed(self.allow(&researcher, allowed).map(|()| {
                 done(if allowed {
@@ -197,17 +199,17 @@ impl NodeHandle {
             Request::AuditVerify => {
                 or_failed(AuditLog::verify(&self.folder().audit_file()).map(|lines| Reply::AuditVerified { lines }))
             }
-            request => or_failed(self.answer_about_datasets(request)),
+            request => or_failed(self.answer_about_datasets(request, stop)),
         }
     }
 
-    fn answer_about_datasets(&self, request: Request) -> Result<Reply, DatasetError> {
+    fn answer_about_datasets(&self, request: Request, stop: &AtomicBool) -> Result<Reply, DatasetError> {
         let detail = match request {
-            Request::AddDataset { dataset } => self.add_dataset(&dataset)?,
-            Request::Dataset { dataset } => self.dataset_detail(&dataset)?,
-            Request::UpdateDataset { dataset, changes } => self.update_dataset(&dataset, &changes)?,
-            Request::RefreshDataset { dataset } => self.refresh_dataset(&dataset)?,
-            Request::Datasets => return Ok(Reply::Datasets { rows: self.dataset_rows()? }),
+            Request::AddDataset { dataset } => self.add_dataset(&dataset, stop)?,
+            Request::Dataset { dataset } => self.dataset_detail(&dataset, stop)?,
+            Request::UpdateDataset { dataset, changes } => self.update_dataset(&dataset, &changes, stop)?,
+            Request::RefreshDataset { dataset } => self.refresh_dataset(&dataset, stop)?,
+            Request::Datasets => return Ok(Reply::Datasets { rows: self.dataset_rows(stop)? }),
             Request::DeleteDataset { dataset } => {
                 self.delete_dataset(&dataset)?;
                 return Ok(done(format!("{dataset} is not offered any more; its files stay")));
@@ -267,7 +269,7 @@ impl NodeHandle {
             running: None,
             waiting: open.iter().filter(|record| record.state == State::Accepted).count() as u64,
             datasets: self.store().datasets()?.len() as u64,
-            researchers: enrolments.iter().map(|enrolment| enrolment::row(enrolment, "not running")).collect(),
+            researchers: enrolments.iter().map(|enrolment| self.enrolment_row(enrolment, "not running")).collect(),
             storage_bytes: self.storage_bytes().unwrap_or(0),
             storage_quota: self.config().storage.quota_bytes,
         })

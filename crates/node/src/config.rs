@@ -94,7 +94,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "spool_retention",
         takes: Takes::Duration,
         default: "\"30d\"",
-        doc: "How long a contribution is kept for a researcher that does not fetch it.",
+        doc: "After how long a contribution that no researcher fetches is told in the log. It stays until its task is settled or cancelled.",
     },
     Setting {
         section: "storage",

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use component::blocking::Blocking;
 use component::control::Connection;
 use component::folder::{ComponentFolder, FolderError};
 use component::user::user_name;
@@ -14,6 +16,7 @@ use serde_json::json;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 use transport::grpc::client::GrpcLink;
 use transport::socket::{bind_local, is_own_peer};
 
@@ -24,7 +27,7 @@ use crate::enrolment::EnrolmentError;
 use crate::handle::{self, NodeHandle, OpenError};
 use crate::participant::State;
 use crate::store::{Enrolment, StoreError, TaskRecord};
-use crate::workshop::{Blocking, Workshop};
+use crate::workshop::Workshop;
 
 /// How long to wait before an agent whose disk or identity failed begins again.
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
@@ -79,6 +82,7 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()>) -
     }
     tracing::info!(id = %node.id(), name = node.name(), "the node runs");
     let caretaker = Aborting::spawn(daemon.clone().take_care());
+    let mut serving = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -86,7 +90,8 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()>) -
             () = daemon.stop.notified() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(daemon.clone().serve(stream));
+                    while serving.try_join_next().is_some() {}
+                    serving.spawn(daemon.clone().serve(stream));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a local command could not be taken");
@@ -96,7 +101,12 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()>) -
         }
     }
     drop(caretaker);
-    daemon.agents().clear();
+    // What waits for threads is dropped before the runtime waits for the threads: so they learn that they are to end.
+    serving.shutdown().await;
+    let agents = std::mem::take(&mut *daemon.agents());
+    for supervised in agents.into_values() {
+        supervised.task.end().await;
+    }
     if let Err(error) = node.store().forgive_all_starts() {
         tracing::warn!(%error, "work that was under way counts as failed");
     }
@@ -112,7 +122,17 @@ struct Supervised {
     /// Absent while the agent waits to begin again.
     agent: Option<AgentHandle>,
     trouble: String,
-    _task: Aborting,
+    task: Aborting,
+}
+
+/// What the threads look at that read data for a command. Set when it is dropped: nobody waits for the reply any more.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Daemon {
@@ -131,7 +151,7 @@ impl Daemon {
     /// Begins to deal with a researcher; an agent that does so already ends.
     fn start_agent(self: &Arc<Self>, researcher: ResearcherId) {
         let task = Aborting::spawn(self.clone().supervise(researcher.clone()));
-        self.agents().insert(researcher, Supervised { agent: None, trouble: String::new(), _task: task });
+        self.agents().insert(researcher, Supervised { agent: None, trouble: String::new(), task });
     }
 
     fn set_agent(&self, researcher: &ResearcherId, agent: Option<AgentHandle>, trouble: &str) {
@@ -179,19 +199,10 @@ impl Daemon {
                 continue;
             }
             untidied = Duration::ZERO;
-            if let Err(error) = self.tidy().await {
+            if let Err(error) = self.node.tidy_records() {
                 tracing::warn!(%error, "old tasks could not be tidied up");
             }
         }
-    }
-
-    async fn tidy(&self) -> Result<(), StoreError> {
-        self.node.tidy_records()?;
-        for (researcher, task) in self.node.abandoned()? {
-            tracing::warn!(%task, "nobody fetched the contribution for too long");
-            self.stop_tasks(Some(&researcher), Some(task)).await;
-        }
-        Ok(())
     }
 
     async fn serve(self: Arc<Self>, stream: UnixStream) {
@@ -201,7 +212,20 @@ impl Daemon {
         }
         let Ok(mut connection) = Connection::new(stream) else { return };
         let reply = match connection.receive::<Request>().await {
-            Ok(Some(request)) => self.answer(request, &user_name(connection.peer_uid())).await,
+            Ok(Some(request)) => {
+                let (user, stop) = (user_name(connection.peer_uid()), Stop::default());
+                let answer = self.answer(request, &user, &stop.0);
+                tokio::pin!(answer);
+                tokio::select! {
+                    biased;
+                    reply = &mut answer => reply,
+                    () = connection.closed() => {
+                        // Reading data ends; what else was asked is done to its end.
+                        stop.0.store(true, Ordering::Relaxed);
+                        answer.await
+                    }
+                }
+            }
             Ok(None) => return,
             Err(error) => failed(&error),
         };
@@ -210,7 +234,7 @@ impl Daemon {
         }
     }
 
-    async fn answer(self: &Arc<Self>, request: Request, user: &str) -> Reply {
+    async fn answer(self: &Arc<Self>, request: Request, user: &str, stop: &Arc<AtomicBool>) -> Reply {
         use Request::{Allow, CancelAllTasks, CancelTask, Pause};
         if matches!(request, Pause | CancelTask { .. } | CancelAllTasks | Allow { allowed: false, .. }) {
             return self.halt(request, user).await;
@@ -231,7 +255,7 @@ impl Daemon {
                 let researcher = researcher.clone();
                 self.forget(request, researcher).await
             }
-            request => self.answer_from_folder(request).await,
+            request => self.answer_from_folder(request, stop).await,
         }
     }
 
@@ -254,7 +278,7 @@ impl Daemon {
         let reply = match &request {
             Request::CancelTask { task } => stopped_one(task, count),
             Request::CancelAllTasks => Reply::Done { sentence: format!("stopped {}", tasks(count)) },
-            _ => self.answer_now(request.clone()).await,
+            _ => self.answer_now(request.clone(), &Arc::default()).await,
         };
         if let Some(researcher) = researcher {
             self.order(Some(researcher), || Order::Reload).await;
@@ -292,7 +316,7 @@ impl Daemon {
     /// Drops an enrolment without an agent that works on it. If it cannot be dropped, its agent begins again.
     async fn forget(self: &Arc<Self>, request: Request, researcher: ResearcherId) -> Reply {
         let had_agent = self.agents().remove(&researcher).is_some();
-        let reply = self.answer_now(request).await;
+        let reply = self.answer_now(request, &Arc::default()).await;
         let is_gone = || matches!(self.node.store().enrolment(&researcher), Ok(None));
         if had_agent && matches!(reply, Reply::Failed { .. }) && !is_gone() {
             self.start_agent(researcher);
@@ -301,15 +325,15 @@ impl Daemon {
     }
 
     /// Lets the folder's own functions answer, on a thread of their own.
-    async fn answer_now(&self, request: Request) -> Reply {
-        let node = self.node.clone();
-        let reply = Blocking::Threads.run(move || node.answer_now(request)).await;
+    async fn answer_now(&self, request: Request, stop: &Arc<AtomicBool>) -> Reply {
+        let (node, stop) = (self.node.clone(), stop.clone());
+        let reply = self.workshop.run(move || node.answer_now(request, &stop)).await;
         reply.unwrap_or_else(|refusal| failed(&refusal))
     }
 
     /// Lets the folder's own functions answer, then tells the agents or adds what they know.
-    async fn answer_from_folder(self: &Arc<Self>, request: Request) -> Reply {
-        let reply = self.answer_now(request.clone()).await;
+    async fn answer_from_folder(self: &Arc<Self>, request: Request, stop: &Arc<AtomicBool>) -> Reply {
+        let reply = self.answer_now(request.clone(), stop).await;
         if matches!(reply, Reply::Failed { .. }) {
             return reply;
         }
@@ -411,13 +435,15 @@ async fn renew(node: &NodeHandle, enrolment: &Enrolment, link: &GrpcLink, agent:
             tokio::time::sleep(due.since(now).clamp(Duration::from_secs(1), LONGEST)).await;
             continue;
         }
-        if agent.state().connection == "connected" {
-            match node.renew(enrolment, link).await {
-                Ok(renewed) if !renewed.certificate.is_due(node.now()) => break,
-                // At once again would be in vain: its life begins in what this machine's clock takes for the future.
-                Ok(_) => tracing::warn!("the renewed certificate is not valid yet: check this machine's clock"),
-                Err(error) => tracing::warn!(%error, "the certificate is not renewed yet"),
-            }
+        if agent.state().connection != "connected" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        }
+        match node.renew(enrolment, link).await {
+            Ok(renewed) if !renewed.certificate.is_due(node.now()) => break,
+            // At once again would be in vain: by this machine's clock it is not valid yet, or nearly at its end.
+            Ok(_) => tracing::warn!("the renewed certificate is due again: check this machine's clock"),
+            Err(error) => tracing::warn!(%error, "the certificate is not renewed yet"),
         }
         tokio::time::sleep((life / 100).clamp(Duration::from_secs(1), LONGEST)).await;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use data::{Comparison, DataError, Depth, Description, DescriptionError, Parameters, Place, RawDescription, face, scan};
 use protocol::tags::TagsError;
@@ -84,9 +85,9 @@ fn parameters_of(description: &Description) -> Value {
 }
 
 /// What its owner sees.
-pub(crate) fn row(dataset: &Dataset) -> DatasetRow {
+fn row(dataset: &Dataset, stop: &AtomicBool) -> DatasetRow {
     let description = &dataset.description;
-    let state = match dataset.scan.compare(description, Depth::Quick) {
+    let state = match dataset.scan.compare(description, Depth::Quick, stop) {
         Ok(Comparison::Same | Comparison::Touched(_)) => "ready",
         Ok(Comparison::Changed) => "changed",
         Err(_) => "missing",
@@ -103,10 +104,10 @@ pub(crate) fn row(dataset: &Dataset) -> DatasetRow {
     }
 }
 
-pub(crate) fn detail(dataset: &Dataset) -> DatasetDetail {
+fn detail(dataset: &Dataset, stop: &AtomicBool) -> DatasetDetail {
     let files = &dataset.scan.fingerprint.files;
     DatasetDetail {
-        row: row(dataset),
+        row: row(dataset, stop),
         columns: face(&dataset.scan.schema),
         bytes: files.iter().map(|file| file.stamp.bytes).sum(),
         digest: files.iter().map(|file| file.digest.to_string()).collect::<Vec<_>>().join(" "),
@@ -117,19 +118,24 @@ pub(crate) fn detail(dataset: &Dataset) -> DatasetDetail {
 }
 
 impl NodeHandle {
-    /// Reads the whole data, then registers it.
-    pub fn add_dataset(&self, new: &NewDataset) -> Result<DatasetDetail, DatasetError> {
+    /// Reads the whole data, then registers it. Fails soon after `stop` is set, as all here that reads data.
+    pub fn add_dataset(&self, new: &NewDataset, stop: &AtomicBool) -> Result<DatasetDetail, DatasetError> {
         let description = new.describe(self.folder().root())?;
         self.check_tags(&description.tags, None)?;
-        let scan = scan(&description, None)?;
+        let scan = scan(&description, None, stop)?;
         let id = self.draw(DatasetId::random);
         let visible_to: BTreeSet<_> = new.visible_to.iter().cloned().collect();
         let registered = self.now();
-        self.keep_dataset("dataset.added", &Dataset { id, visible_to, description, scan, registered })
+        self.keep_dataset("dataset.added", &Dataset { id, visible_to, description, scan, registered }, stop)
     }
 
     /// Changes what is given and keeps the rest.
-    pub fn update_dataset(&self, id: &DatasetId, changes: &DatasetChanges) -> Result<DatasetDetail, DatasetError> {
+    pub fn update_dataset(
+        &self,
+        id: &DatasetId,
+        changes: &DatasetChanges,
+        stop: &AtomicBool,
+    ) -> Result<DatasetDetail, DatasetError> {
         let mut dataset = self.find_dataset(id)?;
         let before = &dataset.description;
         let raw = RawDescription {
@@ -142,20 +148,20 @@ impl NodeHandle {
         let description = Description::new(raw, Place { root: self.folder().root(), lookup: &|_| None })?;
         self.check_tags(&description.tags, Some(id))?;
         if description.path != before.path {
-            dataset.scan = scan(&description, None)?;
+            dataset.scan = scan(&description, None, stop)?;
         }
         dataset.description = description;
         if let Some(visible_to) = &changes.visible_to {
             dataset.visible_to = visible_to.iter().cloned().collect();
         }
-        self.keep_dataset("dataset.updated", &dataset)
+        self.keep_dataset("dataset.updated", &dataset, stop)
     }
 
     /// Takes the data as it is now.
-    pub fn refresh_dataset(&self, id: &DatasetId) -> Result<DatasetDetail, DatasetError> {
+    pub fn refresh_dataset(&self, id: &DatasetId, stop: &AtomicBool) -> Result<DatasetDetail, DatasetError> {
         let mut dataset = self.find_dataset(id)?;
-        dataset.scan = scan(&dataset.description, Some(&dataset.scan))?;
-        self.keep_dataset("dataset.refreshed", &dataset)
+        dataset.scan = scan(&dataset.description, Some(&dataset.scan), stop)?;
+        self.keep_dataset("dataset.refreshed", &dataset, stop)
     }
 
     /// Forgets a dataset; the data itself stays where it is.
@@ -167,12 +173,12 @@ impl NodeHandle {
     }
 
     /// All datasets as their owner sees them, oldest first.
-    pub fn dataset_rows(&self) -> Result<Vec<DatasetRow>, DatasetError> {
-        Ok(self.store().datasets()?.iter().map(row).collect())
+    pub fn dataset_rows(&self, stop: &AtomicBool) -> Result<Vec<DatasetRow>, DatasetError> {
+        Ok(self.store().datasets()?.iter().map(|dataset| row(dataset, stop)).collect())
     }
 
-    pub fn dataset_detail(&self, id: &DatasetId) -> Result<DatasetDetail, DatasetError> {
-        Ok(detail(&self.find_dataset(id)?))
+    pub fn dataset_detail(&self, id: &DatasetId, stop: &AtomicBool) -> Result<DatasetDetail, DatasetError> {
+        Ok(detail(&self.find_dataset(id)?, stop))
     }
 
     fn find_dataset(&self, id: &DatasetId) -> Result<Dataset, DatasetError> {
@@ -185,7 +191,7 @@ impl NodeHandle {
         find_conflict(tags, &others)
     }
 
-    fn keep_dataset(&self, event: &str, dataset: &Dataset) -> Result<DatasetDetail, DatasetError> {
+    fn keep_dataset(&self, event: &str, dataset: &Dataset, stop: &AtomicBool) -> Result<DatasetDetail, DatasetError> {
         let found = dataset.scan.rows;
         if !self.policy().has_enough_rows(found) {
             return Err(DatasetError::TooFewRows { found, minimum: self.config().minimum_samples });
@@ -197,7 +203,7 @@ impl NodeHandle {
             "visible_to": dataset.visible_to,
         });
         self.audit(event, facts).map_err(|refusal| DatasetError::Audit(refusal.sentence))?;
-        Ok(detail(dataset))
+        Ok(detail(dataset, stop))
     }
 }
 

@@ -8,12 +8,15 @@ mod message;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use analytics::moments::COUNTS;
 use protocol::{
-    EncodingError, Purpose, Refusal, RefusalCode, Report, ResearcherId, Scalars, TaskId, VectorSpec, layout_byte_len,
+    BlobRef, EncodingError, Purpose, Refusal, RefusalCode, Report, ResearcherId, Scalars, TaskId, VectorSpec,
+    layout_byte_len,
 };
 use serde_json::json;
+use transport::blob::ChunkDigests;
 
 use crate::handle::NodeHandle;
 use crate::participant::Held;
@@ -22,8 +25,10 @@ use crate::spool::{INLINE_BYTES, SpoolWriter, digest_of};
 
 pub(crate) use message::{faces, progress};
 
-/// Elements that are encoded at a time.
-const BLOCK: usize = 1 << 16;
+/// Elements that are encoded at a time: few enough to stay near the processor.
+const BLOCK: usize = 1 << 13;
+/// Bytes that are written at a time, at least, before the end.
+const WRITE_BYTES: usize = 256 << 10;
 /// The most remarks of a report, and the most characters of each.
 const MOST_REMARKS: usize = 64;
 const LONGEST_REMARK: usize = 512;
@@ -34,8 +39,8 @@ pub(crate) enum Values {
     Reals(Vec<f64>),
     /// (trained - global) · weight, element by element, without a third copy of a large model.
     Differences {
-        trained: Scalars,
-        global: Scalars,
+        trained: Arc<Scalars>,
+        global: Arc<Scalars>,
         weight: f64,
     },
 }
@@ -65,6 +70,8 @@ pub(crate) struct Cleared {
     path: PathBuf,
     /// The bytes, where they are few enough to lie in the journal as well.
     content: Option<Vec<u8>>,
+    /// As the bytes were written.
+    digests: Mutex<ChunkDigests>,
 }
 
 impl Cleared {
@@ -78,6 +85,11 @@ impl Cleared {
 
     pub(crate) fn content(&self) -> Option<&[u8]> {
         self.content.as_deref()
+    }
+
+    /// The digests of the chunks, once: if the first try does not succeed, the file itself is asked.
+    pub(crate) fn take_digests(&self) -> ChunkDigests {
+        std::mem::take(&mut *self.digests.lock().expect("nobody panics with the lock held"))
     }
 }
 
@@ -105,29 +117,31 @@ impl Values {
     /// Copies elements as reals.
     fn block(&self, range: std::ops::Range<usize>, out: &mut Vec<f64>) {
         out.clear();
-        match self {
-            Self::Reals(values) => out.extend_from_slice(&values[range]),
-            Self::Differences { trained: Scalars::F32(trained), global: Scalars::F32(global), weight } => {
+        let (trained, global, weight) = match self {
+            Self::Reals(values) => return out.extend_from_slice(&values[range]),
+            Self::Differences { trained, global, weight } => (&**trained, &**global, weight),
+        };
+        match (trained, global) {
+            (Scalars::F32(trained), Scalars::F32(global)) => {
                 let pairs = trained[range.clone()].iter().zip(&global[range]);
                 out.extend(pairs.map(|(trained, global)| (f64::from(*trained) - f64::from(*global)) * weight));
             }
-            Self::Differences { trained: Scalars::F64(trained), global: Scalars::F64(global), weight } => {
+            (Scalars::F64(trained), Scalars::F64(global)) => {
                 let pairs = trained[range.clone()].iter().zip(&global[range]);
                 out.extend(pairs.map(|(trained, global)| (trained - global) * weight));
             }
-            Self::Differences { .. } => unreachable!("`fits` compared the types"),
+            _ => unreachable!("`fits` compared the types"),
         }
     }
 
     fn is_whole(&self) -> bool {
         match self {
             Self::Reals(_) => true,
-            Self::Differences { trained, global, .. } => {
-                matches!(
-                    (trained, global),
-                    (Scalars::F32(a), Scalars::F32(b)) if a.len() == b.len()
-                ) || matches!((trained, global), (Scalars::F64(a), Scalars::F64(b)) if a.len() == b.len())
-            }
+            Self::Differences { trained, global, .. } => match (&**trained, &**global) {
+                (Scalars::F32(a), Scalars::F32(b)) => a.len() == b.len(),
+                (Scalars::F64(a), Scalars::F64(b)) => a.len() == b.len(),
+                _ => false,
+            },
         }
     }
 }
@@ -206,10 +220,14 @@ fn encode(layout: &[VectorSpec], outcome: &Outcome, mut write: impl FnMut(&[u8])
         let len = vector.values.len();
         for start in (0..len).step_by(BLOCK) {
             vector.values.block(start..len.min(start + BLOCK), &mut reals);
-            bytes.clear();
             match spec.encoding.encode(reals.iter().copied(), &mut bytes) {
-                Ok(()) if all_fit => write(&bytes)?,
-                Ok(()) => {}
+                Ok(()) if bytes.len() < WRITE_BYTES => {}
+                Ok(()) => {
+                    if all_fit {
+                        write(&bytes)?;
+                    }
+                    bytes.clear();
+                }
                 Err(EncodingError::OutOfRange { exponent: fitting }) => {
                     all_fit = false;
                     *exponent = fitting.min(*exponent);
@@ -218,7 +236,11 @@ fn encode(layout: &[VectorSpec], outcome: &Outcome, mut write: impl FnMut(&[u8])
             }
         }
     }
-    Ok(if all_fit { Written::All } else { Written::OutOfRange(exponents) })
+    if !all_fit {
+        return Ok(Written::OutOfRange(exponents));
+    }
+    write(&bytes)?;
+    Ok(Written::All)
 }
 
 /// Whether the hospital still offers the dataset to the researcher, as it was when the task was admitted.
@@ -280,8 +302,9 @@ fn write_out(node: &NodeHandle, permit: &Permit, outcome: &Outcome, bytes: u64) 
     })?;
     Ok(match written {
         Written::All => {
-            let (path, digest, bytes) = writer.finish(is_inline)?;
-            Disclosure::Cleared(Cleared { held: Held { digest, bytes, report: outcome.report.clone() }, path, content })
+            let (path, BlobRef { digest, bytes }, digests) = writer.finish(is_inline)?;
+            let held = Held { digest, bytes, report: outcome.report.clone() };
+            Disclosure::Cleared(Cleared { held, path, content, digests: Mutex::new(digests) })
         }
         Written::OutOfRange(exponents) => Disclosure::OutOfRange { exponents },
         Written::NotFinite => Disclosure::Withheld(Refusal::new(
@@ -305,12 +328,12 @@ pub(crate) fn restore(node: &NodeHandle, researcher: &ResearcherId, task: &TaskI
         let content = content.as_deref().ok_or_else(|| lost(&"its file is missing or damaged"))?;
         let mut writer = node.spool().create(researcher, task).map_err(|error| lost(&error))?;
         writer.write(content).map_err(|error| lost(&error))?;
-        let (_, digest, _) = writer.finish(true).map_err(|error| lost(&error))?;
-        if digest != held.digest {
+        let (_, blob, _) = writer.finish(true).map_err(|error| lost(&error))?;
+        if blob.digest != held.digest {
             return Err(lost(&"its bytes in the journal are damaged"));
         }
     }
-    Ok(Cleared { held: held.clone(), path, content })
+    Ok(Cleared { held: held.clone(), path, content, digests: Mutex::default() })
 }
 
 #[cfg(test)]
@@ -333,7 +356,7 @@ mod tests {
     fn outcome(trained: &[f32]) -> Outcome {
         let vector =
             |purpose, name: &str, values: Values| Computed { purpose, name: name.into(), shape: vec![values.len()], values };
-        let (trained, global) = (Scalars::F32(trained.to_vec()), Scalars::F32(vec![1.0; trained.len()]));
+        let (trained, global) = (Scalars::F32(trained.to_vec()).into(), Scalars::F32(vec![1.0; trained.len()]).into());
         Outcome {
             vectors: vec![
                 vector(Purpose::Weight, "rows", Values::Reals(vec![10.0])),
@@ -382,8 +405,11 @@ mod tests {
         assert!(changed(&|it| it.vectors[1].shape = vec![3, 1]));
         assert!(changed(&|it| it.vectors[1].purpose = Purpose::Statistic));
         assert!(changed(&|it| it.vectors[0].values = Values::Reals(vec![1.0, 2.0])));
-        let other_type =
-            Values::Differences { trained: Scalars::F32(vec![0.0; 3]), global: Scalars::F64(vec![0.0; 3]), weight: 1.0 };
+        let other_type = Values::Differences {
+            trained: Scalars::F32(vec![0.0; 3]).into(),
+            global: Scalars::F64(vec![0.0; 3]).into(),
+            weight: 1.0,
+        };
         assert!(changed(&|it| it.vectors[1].values = other_type.clone()));
         assert!(changed(&|it| it.report.loss = Some(f64::NAN)));
         assert!(changed(&|it| it.report.remarks = vec!["line\nline".into()]));

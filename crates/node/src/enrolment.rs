@@ -226,21 +226,24 @@ impl NodeHandle {
         Ok(Address::new(host, configured.port.unwrap_or(enrolment.address.port()))?)
     }
 
+    /// An enrolment as its owner sees it, with the address that is dialled.
+    pub(crate) fn enrolment_row(&self, enrolment: &Enrolment, state: &str) -> EnrolmentRow {
+        // A configured address that is none keeps the agent from beginning, which says why.
+        let address =
+            self.address_of(enrolment).map_or_else(|_| enrolment.address.to_string(), |address| address.to_string());
+        EnrolmentRow {
+            researcher: enrolment.researcher.clone(),
+            address,
+            state: if enrolment.allowed { state } else { "forbidden" }.to_owned(),
+            allowed: enrolment.allowed,
+            enrolled: enrolment.enrolled.to_string(),
+            certificate_until: enrolment.certificate.not_after().to_string(),
+            ca_fingerprint: enrolment.authority.key_fingerprint().to_string(),
+        }
+    }
+
     fn proxy(&self) -> Result<ProxyConfig, ProxyError> {
         let settings = &self.config().proxy;
         ProxyConfig::new(settings.url.as_deref(), settings.exceptions.as_deref())
-    }
-}
-
-/// An enrolment as its owner sees it.
-pub(crate) fn row(enrolment: &Enrolment, state: &str) -> EnrolmentRow {
-    EnrolmentRow {
-        researcher: enrolment.researcher.clone(),
-        address: enrolment.address.to_string(),
-        state: if enrolment.allowed { state } else { "forbidden" }.to_owned(),
-        allowed: enrolment.allowed,
-        enrolled: enrolment.enrolled.to_string(),
-        certificate_until: enrolment.certificate.not_after().to_string(),
-        ca_fingerprint: enrolment.authority.key_fingerprint().to_string(),
     }
 }

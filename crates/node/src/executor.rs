@@ -8,10 +8,10 @@ mod training;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use data::{Comparison, DataError, Depth, Scan, refusal};
-use protocol::{Plan, Progress, Refusal, RefusalCode, StatisticPlan, Timestamp, Work};
+use protocol::{Plan, Progress, Refusal, RefusalCode, StatisticPlan, Tensors, Timestamp, Work};
 
 use crate::disclosure::Outcome;
 use crate::handle::NodeHandle;
@@ -32,6 +32,9 @@ pub(crate) enum WorkError {
 
 impl From<DataError> for WorkError {
     fn from(error: DataError) -> Self {
+        if matches!(error, DataError::Stopped) {
+            return Self::Cancelled;
+        }
         tracing::warn!(%error, "a dataset cannot be used");
         Self::Refused(refusal(&error))
     }
@@ -59,16 +62,18 @@ struct Job<'a> {
     remarks: Vec<String>,
 }
 
-/// Does the work of a permitted task. `model` is the blob that the task refers to.
+/// Does the work of a permitted task. `model` is what the task refers to.
 pub(crate) fn execute(
     node: &NodeHandle,
     tables: &Tables,
     permit: &Permit,
-    model: Option<Vec<u8>>,
+    model: Option<Tensors>,
     observer: Observer,
 ) -> Result<Outcome, WorkError> {
     let begun = node.now();
     let mut job = Job { node, permit, observer, remarks: Vec::new() };
+    // How much there is to do is known when the data are read.
+    (job.observer.progress)(Progress { done: 0, total: 0, loss: None });
     let dataset = job.current_dataset()?;
     let task = permit.task();
     let mut outcome = match (&task.plan, &task.work) {
@@ -84,7 +89,7 @@ pub(crate) fn execute(
             let table = job.all_rows(columns, &dataset, tables)?;
             job.moments(&table)?
         }
-        (Plan::Statistic(_), Work::Train { .. } | Work::Validate) => {
+        (Plan::Statistic(_), Work::Train { .. } | Work::Validate) | (_, Work::Secure { .. }) => {
             return Err(WorkError::refused(RefusalCode::PlanInvalid, "the work does not belong to the plan"));
         }
     };
@@ -94,10 +99,6 @@ pub(crate) fn execute(
 }
 
 impl Job<'_> {
-    fn is_cancelled(&self) -> bool {
-        self.observer.cancel.load(Ordering::Relaxed)
-    }
-
     /// The dataset, if its data is still what was registered: its content is compared at an experiment's first task, what the
     /// file system says of it at each.
     fn current_dataset(&mut self) -> Result<Dataset, WorkError> {
@@ -112,7 +113,7 @@ impl Job<'_> {
         let known = store.experiment_state(researcher, experiment, &name).map_err(failed)?;
         let is_first = known.is_none();
         let depth = if is_first { Depth::Full } else { Depth::Quick };
-        match dataset.scan.compare(&dataset.description, depth)? {
+        match dataset.scan.compare(&dataset.description, depth, &self.observer.cancel)? {
             Comparison::Same => {}
             Comparison::Touched(fingerprint) => {
                 let touched = Scan { fingerprint, ..dataset.scan.clone() };

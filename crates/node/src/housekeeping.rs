@@ -1,4 +1,5 @@
-//! What is not needed any more goes: contributions nobody fetches, settled tasks, the state of old experiments, stray files.
+//! What is not needed any more goes: settled tasks, the state of old experiments, stray files. An open task stays whatever the
+//! clock says, for clocks are set wrong.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,8 +10,9 @@ use protocol::Timestamp;
 
 use crate::executor::checkpoint_path;
 use crate::handle::NodeHandle;
+use crate::participant::State;
 use crate::spool::bytes_below;
-use crate::store::StoreError;
+use crate::store::{StoreError, TaskRecord};
 
 fn before(now: Timestamp, kept: Duration) -> Timestamp {
     let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
@@ -28,11 +30,17 @@ impl NodeHandle {
         Ok(self.storage_bytes()?.saturating_add(bytes) <= self.config().storage.quota_bytes)
     }
 
-    /// Forgets the records that the configuration says are old.
+    /// Forgets the records that the configuration says are old, and tells of contributions that nobody fetched for long.
     pub(crate) fn tidy_records(&self) -> Result<(), StoreError> {
         let (now, limits) = (self.now(), self.config().storage);
         self.store().forget_settled_tasks(before(now, limits.journal_retention))?;
         self.store().forget_experiments(before(now, limits.state_retention))?;
+        let limit = before(now, limits.spool_retention);
+        for TaskRecord { task, state, updated, .. } in self.store().tasks(false)? {
+            if matches!(state, State::Computed(_) | State::Delivered(_)) && updated < limit {
+                tracing::warn!(task = %task.id, since = %updated, "nobody fetches this contribution; `tasks cancel` drops it");
+            }
+        }
         Ok(())
     }
 
@@ -73,12 +81,5 @@ impl NodeHandle {
             let _ = std::fs::remove_dir(&folder);
         }
         Ok(removed)
-    }
-
-    /// The tasks whose contributions wait for longer than the configuration keeps them.
-    pub(crate) fn abandoned(&self) -> Result<Vec<(protocol::ResearcherId, protocol::TaskId)>, StoreError> {
-        let limit = before(self.now(), self.config().storage.spool_retention);
-        let tasks = self.store().tasks(false)?.into_iter();
-        Ok(tasks.filter(|record| record.updated < limit).map(|record| (record.researcher, record.task.id)).collect())
     }
 }

@@ -61,12 +61,24 @@ fn refuse<T>(code: RefusalCode, sentence: &str) -> Result<T, Refusal> {
     Err(Refusal::new(code, sentence))
 }
 
+/// Whether the enrolled researcher asked exactly this, and of this node: a task for one node cannot be carried to another.
+fn check_origin(node: &NodeHandle, enrolment: &Enrolment, task: &Task, signature: &[u8]) -> Result<(), Refusal> {
+    if enrolment.task_key.verify(task, signature).is_err() {
+        return refuse(RefusalCode::SignatureInvalid, "the task is not signed with the key of the enrolled researcher");
+    }
+    if task.node != *node.id() {
+        return refuse(RefusalCode::OtherNode, "the task is signed for another node");
+    }
+    Ok(())
+}
+
 /// Whether the work is one that the plan has.
 fn work_fits_plan(task: &Task) -> bool {
     let Plan::Training(plan) = &task.plan else {
         return task.model.is_none() && matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
     };
     match task.work {
+        Work::Secure { .. } => false,
         Work::Sums | Work::SquaredDifferences { .. } => plan.standardise() && task.model.is_none(),
         Work::Train { .. } | Work::Validate => task.model.is_some(),
     }
@@ -113,13 +125,12 @@ impl Policy {
         };
         let dataset = node.store().dataset(&task.dataset).map_err(failed)?;
         let is_paused = node.is_paused().map_err(failed)?;
-        let is_signed = enrolment.task_key.verify(task, signature).is_ok();
         let decision = if is_paused {
             refuse(RefusalCode::PausedByHospital, "the hospital has paused this node")
         } else if node.halt().forbids(&enrolment.researcher) {
             refuse(RefusalCode::ResearcherNotAllowed, "the hospital does not allow this researcher to give work")
         } else {
-            self.decide(enrolment, is_signed, task, dataset)
+            check_origin(node, enrolment, task, signature).and_then(|()| self.decide(enrolment, task, dataset))
         };
         let word = decision.as_ref().err().map_or_else(|| "admitted".to_owned(), |refusal| refusal.code.name());
         let event = if decision.is_ok() { "task.admitted" } else { "task.refused" };
@@ -134,22 +145,16 @@ impl Policy {
         Ok(Permit { researcher: enrolment.researcher.clone(), task: task.clone(), dataset, reservation })
     }
 
-    /// The rules, in the order of who asks, what is asked, of which data.
-    fn decide(
-        &self,
-        enrolment: &Enrolment,
-        is_signed: bool,
-        task: &Task,
-        dataset: Option<Dataset>,
-    ) -> Result<Dataset, Refusal> {
-        if !is_signed {
-            return refuse(RefusalCode::SignatureInvalid, "the task is not signed with the key of the enrolled researcher");
-        }
+    /// The rules for a task whose origin is known, in the order of who asks, what is asked, of which data.
+    fn decide(&self, enrolment: &Enrolment, task: &Task, dataset: Option<Dataset>) -> Result<Dataset, Refusal> {
         if !self.allows(enrolment) {
             return refuse(RefusalCode::ResearcherNotAllowed, "the hospital does not allow this researcher to give work");
         }
         if !self.allowed_plan_kinds.contains(&task.plan.kind()) {
             return refuse(RefusalCode::PlanKindNotAllowed, "the hospital does not allow plans of this kind");
+        }
+        if task.masking.is_some() || matches!(task.work, Work::Secure { .. }) {
+            return refuse(RefusalCode::SecureAggregationNotAllowed, "this node does not take part in secure aggregation");
         }
         if !work_fits_plan(task) {
             return refuse(RefusalCode::PlanInvalid, "the work does not belong to the plan");
@@ -180,5 +185,6 @@ pub(crate) fn work_name(work: &Work) -> &'static str {
         Work::SquaredDifferences { .. } => "squared_differences",
         Work::Train { .. } => "train",
         Work::Validate => "validate",
+        Work::Secure { step, .. } => step.name(),
     }
 }

@@ -4,12 +4,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
-use protocol::{Digest, ResearcherId, TaskId};
+use protocol::{BlobRef, Digest, ResearcherId, TaskId};
+use transport::blob::{BlobHasher, ChunkDigests};
 
 /// A contribution up to this size lies in the journal as well, so that one commit makes both durable. The score histograms of
 /// a binary validation have 64 KiB.
 pub(crate) const INLINE_BYTES: u64 = 256 << 10;
+
+/// A large contribution is forced to the disk whenever so many bytes have been added.
+const SYNC_BYTES: usize = 8 << 20;
 
 /// The folder of contributions on their way.
 #[derive(Debug, Clone)]
@@ -21,9 +27,33 @@ pub(crate) struct Spool {
 pub(crate) struct SpoolWriter {
     file: File,
     path: PathBuf,
-    hasher: blake3::Hasher,
-    bytes: u64,
+    hasher: BlobHasher,
     folder: PathBuf,
+    /// Bytes since the last word to the thread below.
+    unsynced: usize,
+    syncing: Option<Syncing>,
+}
+
+/// A thread that forces a large contribution to the disk while it grows, so that its end has little to wait for.
+struct Syncing {
+    go: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Syncing {
+    fn begin(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let (go, told) = sync_channel(1);
+        let sync = move || told.iter().try_for_each(|()| file.sync_data());
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(sync)?;
+        Ok(Self { go, thread })
+    }
+
+    /// Waits for what it is at. Its error is told to nobody else.
+    fn end(self) -> io::Result<()> {
+        drop(self.go);
+        self.thread.join().map_err(|_| io::Error::other("the thread that writes a contribution panicked"))?
+    }
 }
 
 impl Spool {
@@ -44,7 +74,8 @@ impl Spool {
     pub(crate) fn create(&self, researcher: &ResearcherId, task: &TaskId) -> io::Result<SpoolWriter> {
         let path = self.path(researcher, task);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(SpoolWriter { file, path, hasher: blake3::Hasher::new(), bytes: 0, folder: self.folder.clone() })
+        let (hasher, folder) = (BlobHasher::default(), self.folder.clone());
+        Ok(SpoolWriter { file, path, hasher, folder, unsynced: 0, syncing: None })
     }
 
     /// Removes a contribution; one that is gone already is fine.
@@ -73,17 +104,28 @@ impl SpoolWriter {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
+        self.unsynced += bytes.len();
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            let syncing = match &mut self.syncing {
+                Some(syncing) => syncing,
+                None => self.syncing.insert(Syncing::begin(&self.file)?),
+            };
+            // If it has not done with the last word yet, the next one will do.
+            let _ = syncing.go.try_send(());
+        }
         Ok(())
     }
 
     /// Ends the contribution. It is on the disk when this returns, unless its content goes into the journal too.
-    pub(crate) fn finish(self, is_inline: bool) -> io::Result<(PathBuf, Digest, u64)> {
+    pub(crate) fn finish(mut self, is_inline: bool) -> io::Result<(PathBuf, BlobRef, ChunkDigests)> {
+        self.syncing.take().map_or(Ok(()), Syncing::end)?;
         if !is_inline {
             self.file.sync_data()?;
             File::open(&self.folder)?.sync_all()?;
         }
-        Ok((self.path, self.hasher.finalize().into(), self.bytes))
+        let (blob, digests) = self.hasher.finish();
+        Ok((self.path, blob, digests))
     }
 }
 

@@ -9,9 +9,9 @@ mod journal;
 mod state;
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use component::database::{self, CommitWatch, DatabaseError};
+use component::database::{self, CommitWatch, Database, DatabaseError, Durability, millis};
 use protocol::Timestamp;
 use rusqlite::types::{FromSql, Type};
 use rusqlite::{Connection, Row};
@@ -23,7 +23,8 @@ pub use datasets::Dataset;
 pub use enrolments::Enrolment;
 pub use journal::{NewTask, TaskRecord};
 
-/// Takes schema i to i + 1. `format` is the version of the JSON documents in a row.
+/// Takes schema i to i + 1. Never edited once released: a change is a new entry. `format` is the version of the JSON documents
+/// in a row; it changes with a migration only, so that all rows of an open file have the newest.
 const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE enrolment (
@@ -50,6 +51,10 @@ CREATE TABLE mark (name TEXT PRIMARY KEY, set_at INTEGER NOT NULL) STRICT;
     "
 ALTER TABLE task ADD COLUMN starts INTEGER NOT NULL DEFAULT 0;
 ",
+    // A task of format 1 does not say whom it asked. What was computed goes out; what was not is refused, as another node's.
+    "
+UPDATE task SET document = json_insert(document, '$.node', 'NODE_00000000-0000-4000-8000-000000000000'), format = 2;
+",
 ];
 
 /// The node's database cannot be used.
@@ -63,54 +68,46 @@ pub enum StoreError {
     Encode(#[from] serde_json::Error),
 }
 
-/// Whether a commit waits for the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// The commit survives the loss of power.
-    Durable,
-    /// The commit survives the end of the process; the next durable one takes it to the disk.
-    Lazy,
-}
-
 /// A node's database.
 #[derive(Debug)]
 pub struct Store {
-    connection: Mutex<Connection>,
-    /// What durable commits get; less in a simulation, where processes die and machines do not.
-    durable: Durability,
-    watch: OnceLock<CommitWatch>,
+    database: Mutex<Database>,
 }
 
 impl Store {
     /// Opens the file and brings it to the newest schema.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::wrap(database::open(path, MIGRATIONS)?, Durability::Durable)
+        Self::new(Database::open(path, MIGRATIONS)?)
     }
 
     /// Opens the file without ever waiting for the disk, for a simulation.
     pub fn open_for_simulation(path: &Path) -> Result<Self, StoreError> {
-        Self::wrap(database::open(path, MIGRATIONS)?, Durability::Lazy)
+        Self::new(Database::open_for_simulation(path, MIGRATIONS)?)
     }
 
     /// A store that is gone when dropped, for tests.
     pub fn open_in_memory() -> Result<Self, StoreError> {
-        Self::wrap(database::open_in_memory(MIGRATIONS)?, Durability::Lazy)
+        Self::new(Database::in_memory(MIGRATIONS)?)
     }
 
-    fn wrap(connection: Connection, durable: Durability) -> Result<Self, StoreError> {
+    fn new(database: Database) -> Result<Self, StoreError> {
         // A node's tables are small; SQLite's own default would keep 2 MB of pages.
-        connection.pragma_update(None, "cache_size", -256)?;
-        connection.set_prepared_statement_cache_capacity(16);
-        Ok(Self { connection: Mutex::new(connection), durable, watch: OnceLock::new() })
+        database.connection().pragma_update(None, "cache_size", -256)?;
+        database.connection().set_prepared_statement_cache_capacity(16);
+        Ok(Self { database: Mutex::new(database) })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a simulation have its hand on each commit from here on.
     pub fn watch_commits(&self, watch: CommitWatch) {
-        let _ = self.watch.set(watch);
+        self.database().watch_commits(watch);
     }
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        work(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+        work(self.database().connection())
     }
 
     /// Runs one transaction.
@@ -119,20 +116,7 @@ impl Store {
         durability: Durability,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let synchronous = match (durability, self.durable) {
-            (Durability::Durable, Durability::Durable) => "FULL",
-            // With a write-ahead log: no wait at commits, and never a damaged file.
-            _ => "NORMAL",
-        };
-        connection.pragma_update(None, "synchronous", synchronous)?;
-        let transaction = connection.transaction()?;
-        let result = work(&transaction)?;
-        let watch = self.watch.get();
-        watch.map_or(Ok(()), CommitWatch::before)?;
-        transaction.commit()?;
-        watch.inspect(|watch| watch.after());
-        Ok(result)
+        self.database().write(durability, work)
     }
 
     /// Whether a mark stands, such as `paused`.
@@ -146,7 +130,7 @@ impl Store {
     /// Sets a mark; false if it stood already.
     pub fn set_mark(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
         self.write(Durability::Durable, |connection| {
-            let rows = connection.execute("INSERT OR IGNORE INTO mark VALUES (?1, ?2)", (name, integer(now.as_millis())))?;
+            let rows = connection.execute("INSERT OR IGNORE INTO mark VALUES (?1, ?2)", (name, millis(now)))?;
             Ok(rows == 1)
         })
     }
@@ -160,17 +144,12 @@ impl Store {
     }
 }
 
-/// SQLite's integers are signed; times and counts lie far below its limit.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0))
 }
 
 fn timestamp(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    unsigned(row, column).map(Timestamp::from_millis)
+    row.get(column).map(database::timestamp)
 }
 
 fn to_json(value: &impl Serialize) -> Result<String, StoreError> {

@@ -3,32 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::blocking::Blocking;
 use protocol::{Refusal, RefusalCode, Work};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::executor::Tables;
-
-/// On which threads work runs that does not wait for anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocking {
-    /// On threads of their own: searches and cancellations are answered meanwhile.
-    Threads,
-    /// Where it is asked for: a simulation is the same in each run.
-    Inline,
-}
-
-impl Blocking {
-    /// Runs the work to its end. A panic in it is an error of that work only.
-    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        match self {
-            Self::Inline => Ok(work()),
-            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|error| {
-                tracing::error!(%error, "the work ended unexpectedly");
-                Refusal::new(RefusalCode::Internal, "the work ended unexpectedly; the node's log says more")
-            }),
-        }
-    }
-}
 
 /// The machine's time and memory for work.
 #[derive(Debug)]
@@ -65,8 +44,13 @@ impl Workshop {
         Self { delay, ..Self::new(Blocking::Inline, 1) }
     }
 
-    pub fn blocking(&self) -> Blocking {
-        self.blocking
+    /// Runs work to its end, so that searches and cancellations are answered meanwhile. A panic in it is an error of that work
+    /// only.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        self.blocking.run_apart(work).await.map_err(|error| {
+            tracing::error!(%error, "the work ended unexpectedly");
+            Refusal::new(RefusalCode::Internal, "the work ended unexpectedly; the node's log says more")
+        })
     }
 
     pub fn tables(&self) -> &Tables {
@@ -84,7 +68,7 @@ impl Workshop {
     pub async fn turn(&self, work: &Work) -> Turn {
         let lane = match work {
             Work::Train { .. } | Work::Validate => &self.trainings,
-            Work::Sums | Work::SquaredDifferences { .. } => &self.statistics,
+            Work::Sums | Work::SquaredDifferences { .. } | Work::Secure { .. } => &self.statistics,
         };
         // A lane is never closed.
         Turn(lane.clone().acquire_owned().await.ok())

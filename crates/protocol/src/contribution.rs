@@ -15,6 +15,8 @@ pub enum Purpose {
     Weight,
     /// The difference between the node's trained parameters and the global ones, times the weight.
     Model,
+    /// How many elements of the model vectors were outside the range of a hidden sum, and were moved to its edge.
+    Clipped,
     /// The sum of the training loss over training rows.
     Loss,
     /// Sums from which the metrics of the global parameters are computed.

@@ -16,6 +16,7 @@ pub mod model;
 pub mod plan;
 pub mod refusal;
 pub mod round;
+pub mod secure;
 pub mod tags;
 pub mod tensor;
 pub mod timestamp;
@@ -36,7 +37,8 @@ pub use plan::{
 };
 pub use refusal::{Refusal, RefusalCode};
 pub use round::{BlobRef, Requester, RoundKey, Task, Work};
+pub use secure::{Masking, Scheme, Secagg, SecureMessage, SecureStep};
 pub use tags::Tags;
-pub use tensor::{Scalars, Tensor, Tensors};
+pub use tensor::{Scalars, Tensor, TensorError, Tensors, TensorsReader};
 pub use timestamp::Timestamp;
 pub use version::{Capability, ProtocolVersion};

@@ -8,6 +8,7 @@ use crate::ids::{RequestId, ResearcherId, TaskId};
 use crate::metric::{Metric, ValidatedOn};
 use crate::refusal::Refusal;
 use crate::round::Task;
+use crate::secure::SecureMessage;
 use crate::tags::Tags;
 use crate::version::{Capability, ProtocolVersion};
 
@@ -109,6 +110,11 @@ pub enum NodeMessage {
     OutOfRange {
         task: TaskId,
         exponents: Vec<i16>,
+    },
+    /// Answers a task of secure aggregation. Said again after a reconnection until the researcher settles it.
+    Answered {
+        task: TaskId,
+        answer: SecureMessage,
     },
     /// Answers `Search`.
     Found {

@@ -17,6 +17,7 @@ pub enum RefusalCode {
     NodeRevoked,
     ResearcherNotAllowed,
     SignatureInvalid,
+    OtherNode,
     Incompatible,
     // What is asked.
     Malformed,
@@ -33,6 +34,12 @@ pub enum RefusalCode {
     OneClass,
     MissingValues,
     NothingMatches,
+    // How a sum is hidden.
+    SecureAggregationRequired,
+    SecureAggregationNotAllowed,
+    TooFewParties,
+    RosterMismatch,
+    SecureAggregationFailed,
     // When.
     TaskUnknown,
     Late,

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::contribution::VectorSpec;
 use crate::hash::Digest;
-use crate::ids::{DatasetId, ExperimentId, TaskId};
+use crate::ids::{DatasetId, ExperimentId, NodeId, TaskId};
 use crate::plan::Plan;
+use crate::secure::{Masking, SecureMessage, SecureStep};
 
 /// Where an experiment is: everything that is computed, masked or folded belongs to exactly one key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct RoundKey {
     pub round: u32,
     /// Counts deliberate repetitions of the round from 0.
     pub attempt: u32,
-    /// Which phase of the round; a plain round has the one phase 0.
+    /// Which phase of the round: 0 is the contribution, the others are exchanges of secure aggregation.
     pub phase: u16,
 }
 
@@ -40,6 +41,8 @@ pub enum Work {
     Train { training_round: u32 },
     /// Measure the task's model on held-out rows, without training.
     Validate,
+    /// An exchange around a hidden sum; answered by a message, not by a contribution.
+    Secure { step: SecureStep, message: SecureMessage },
 }
 
 /// A blob that is fetched apart: its digest and its length in bytes.
@@ -63,6 +66,8 @@ pub struct Requester {
 #[serde(deny_unknown_fields)]
 pub struct Task {
     pub id: TaskId,
+    /// The node that is asked; another one refuses.
+    pub node: NodeId,
     pub key: RoundKey,
     pub requester: Requester,
     pub dataset: DatasetId,
@@ -72,6 +77,9 @@ pub struct Task {
     pub model: Option<BlobRef>,
     /// What the contribution consists of, exactly.
     pub layout: Vec<VectorSpec>,
+    /// How the contribution is hidden from the researcher; absent: it is not.
+    #[serde(default)]
+    pub masking: Option<Masking>,
 }
 
 impl Task {

@@ -3,10 +3,15 @@
 //! At rest and on the wire they are in the safetensors layout (eight bytes of header length, a JSON header, raw little-endian
 //! elements), which PyTorch, NumPy and JAX read and which is safe to parse from strangers.
 
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use reader::TensorsReader;
 
 /// The longest header accepted, in bytes.
 const MAX_HEADER: usize = 1 << 20;
@@ -66,18 +71,18 @@ impl Scalars {
     }
 }
 
-/// One named array.
+/// One named array. A copy shares the elements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     name: String,
     shape: Vec<usize>,
-    scalars: Scalars,
+    scalars: Arc<Scalars>,
 }
 
 impl Tensor {
     /// Fails unless the shape's product is the number of elements.
-    pub fn new(name: impl Into<String>, shape: Vec<usize>, scalars: Scalars) -> Result<Self, TensorError> {
-        let name = name.into();
+    pub fn new(name: impl Into<String>, shape: Vec<usize>, scalars: impl Into<Arc<Scalars>>) -> Result<Self, TensorError> {
+        let (name, scalars) = (name.into(), scalars.into());
         let expected = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
         if expected != Some(scalars.len()) {
             let expected = expected.map_or(u64::MAX, |count| count as u64);
@@ -98,12 +103,12 @@ impl Tensor {
         &self.scalars
     }
 
-    pub fn into_scalars(self) -> Scalars {
+    pub fn into_scalars(self) -> Arc<Scalars> {
         self.scalars
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeaderEntry {
     dtype: String,
@@ -186,7 +191,7 @@ impl Tensors {
         out.write_all(&self.header())?;
         let mut block = Vec::with_capacity(1 << 16);
         for tensor in &self.tensors {
-            match &tensor.scalars {
+            match tensor.scalars() {
                 Scalars::F32(values) => {
                     for values in values.chunks(1 << 14) {
                         block.resize(4 * values.len(), 0);
@@ -219,51 +224,9 @@ impl Tensors {
 
     /// Reads the safetensors layout. The elements must cover the buffer without gaps, as the format demands.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TensorError> {
-        let (prefix, rest) = bytes.split_first_chunk::<8>().ok_or(TensorError::Header("shorter than its length prefix"))?;
-        let len = usize::try_from(u64::from_le_bytes(*prefix)).map_err(|_| TensorError::Header("too long"))?;
-        if len > MAX_HEADER {
-            return Err(TensorError::Header("longer than 1 MiB"));
-        }
-        let (json, elements) = rest.split_at_checked(len).ok_or(TensorError::Header("shorter than announced"))?;
-        let header: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(json).map_err(|_| TensorError::Header("not a JSON object"))?;
-        let mut metadata = BTreeMap::new();
-        let mut entries = Vec::new();
-        for (name, value) in header {
-            if name == "__metadata__" {
-                metadata = serde_json::from_value(value).map_err(|_| TensorError::Header("metadata is not text"))?;
-            } else {
-                let entry: HeaderEntry =
-                    serde_json::from_value(value).map_err(|_| TensorError::Header("an entry is malformed"))?;
-                entries.push((name, entry));
-            }
-        }
-        entries.sort_by_key(|(_, entry)| entry.data_offsets);
-        let mut position = 0;
-        let mut tensors = Vec::with_capacity(entries.len());
-        for (name, entry) in entries {
-            let [start, end] = entry.data_offsets;
-            if start != position || end < start || end > elements.len() {
-                return Err(TensorError::Header("the elements have gaps, overlap or end early"));
-            }
-            position = end;
-            let bytes = &elements[start..end];
-            let scalars = match entry.dtype.as_str() {
-                "F32" if bytes.len().is_multiple_of(4) => {
-                    Scalars::F32(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-                }
-                "F64" if bytes.len().is_multiple_of(8) => {
-                    Scalars::F64(bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
-                }
-                "F32" | "F64" => return Err(TensorError::Header("a tensor ends within an element")),
-                _ => return Err(TensorError::Header("only F32 and F64 are read")),
-            };
-            tensors.push(Tensor::new(name, entry.shape, scalars)?);
-        }
-        if position != elements.len() {
-            return Err(TensorError::Header("bytes follow the last element"));
-        }
-        Ok(Self::new(tensors)?.with_metadata(metadata))
+        let mut reader = TensorsReader::new(bytes.len());
+        reader.push(bytes)?;
+        reader.finish()
     }
 }
 

@@ -141,6 +141,18 @@ impl Board {
         }
     }
 
+    /// Shows what holds a task's experiment up, until its next step. Returns whether that is news.
+    pub(crate) fn hold_up(&self, task: &TaskId, remark: &str) -> bool {
+        let table = self.table();
+        let Some(open) = table.tasks.get(task) else { return false };
+        let Some(shown) = table.shown.get(&open.experiment) else { return false };
+        shown.send_if_modified(|shown| {
+            let is_new = shown.snapshot.remark.as_deref() != Some(remark);
+            shown.snapshot.remark = Some(remark.to_owned());
+            is_new
+        })
+    }
+
     /// Says how an experiment ended, and lets go of it.
     pub(crate) fn end(&self, ended: Ended) {
         if let Some(shown) = self.table().shown.remove(&ended.experiment_id) {
@@ -176,8 +188,8 @@ impl Board {
             shown.send_modify(|shown| {
                 let row = shown.snapshot.nodes.iter_mut().find(|row| row.task.as_ref() == Some(task));
                 let Some(row) = row else { return };
-                if row.state == NodeProgress::Waiting {
-                    row.state = NodeProgress::Working;
+                if matches!(row.state, NodeProgress::Waiting | NodeProgress::Working | NodeProgress::Reading) {
+                    row.state = live.state();
                 }
                 if let Some(progress) = live.progress {
                     (row.done, row.total, row.loss) = (progress.done, progress.total, progress.loss);

@@ -322,6 +322,8 @@ pub enum NodeProgress {
     /// The task is on its way, or the node has it but has not begun.
     Waiting,
     Working,
+    /// It reads its data, and does not know yet how much there is to do.
+    Reading,
     /// Its connection is gone; it may come back within `node_timeout`.
     Away,
     /// Its contribution is here, whole.
@@ -336,6 +338,8 @@ pub enum NodeProgress {
     Late,
     /// It is left out of the rest of the experiment.
     Dropped,
+    /// The experiment is over, and asks nothing of it any more; the records say what it gave to each round.
+    Over,
 }
 
 impl NodeProgress {
@@ -344,6 +348,7 @@ impl NodeProgress {
         match self {
             Self::Waiting => "waiting",
             Self::Working => "working",
+            Self::Reading => "reading its data",
             Self::Away => "away",
             Self::Contributed => "contributed",
             Self::OutOfRange => "needs a wider scale",
@@ -351,6 +356,7 @@ impl NodeProgress {
             Self::StoppedByHospital => "stopped by the hospital",
             Self::Late => "late",
             Self::Dropped => "dropped",
+            Self::Over => "over",
         }
     }
 }

@@ -52,7 +52,9 @@ pub(crate) fn layout(plan: &Plan, work: &Work, rows: Option<u64>) -> Result<Vec<
         (Work::Sums | Work::SquaredDifferences { .. }, _) => Ok(moments::layout(work, columns(plan).len())?),
         (Work::Train { .. }, Plan::Training(plan)) => Ok(learning::training_layout(plan, plan.features().len(), rows)?),
         (Work::Validate, Plan::Training(plan)) => Ok(learning::validation_layout(plan)),
-        (Work::Train { .. } | Work::Validate, Plan::Statistic(_)) => Err(ComputationError::NotTraining),
+        (Work::Train { .. } | Work::Validate, Plan::Statistic(_)) | (Work::Secure { .. }, _) => {
+            Err(ComputationError::NotTraining)
+        }
     }
 }
 

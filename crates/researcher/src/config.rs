@@ -5,6 +5,9 @@ use std::time::Duration;
 use component::config::{Config, ConfigError, Setting, Takes};
 use protocol::ResearcherId;
 
+/// Certificates begin an hour before they are made, for clocks that are behind, and are due after two thirds of their time.
+const SHORTEST_VALIDITY: Duration = Duration::from_hours(2);
+
 /// Every key a researcher takes.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -47,7 +50,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "certificate_validity",
         takes: Takes::Duration,
         default: "\"90d\"",
-        doc: "How long a node's certificate is good; nodes renew theirs when a third of it is left.",
+        doc: "How long a node's certificate is good, 2h at least; nodes renew theirs when a third of it is left.",
     },
     Setting {
         section: "experiments",
@@ -90,6 +93,19 @@ impl Settings {
             expected: Takes::Text,
             found: format!("{id:?}, which is not a researcher's id"),
         })?;
+        let certificate_validity = config.duration("server", "certificate_validity");
+        if certificate_validity < SHORTEST_VALIDITY {
+            return Err(ConfigError::Wrong {
+                place: "etc/config.toml or FBM_SERVER_CERTIFICATE_VALIDITY".into(),
+                key: "server.certificate_validity".into(),
+                expected: Takes::Duration,
+                found: format!(
+                    "{:?}: certificates begin an hour early and are due after two thirds of their time; \
+                     less than 2h leaves no time to renew them",
+                    config.text("server", "certificate_validity")
+                ),
+            });
+        }
         let public_address = config.text("server", "public_address").trim();
         Ok(Self {
             id,
@@ -97,7 +113,7 @@ impl Settings {
             host: config.text("server", "host").to_owned(),
             port: config.number("server", "port"),
             public_address: (!public_address.is_empty()).then(|| public_address.to_owned()),
-            certificate_validity: config.duration("server", "certificate_validity"),
+            certificate_validity,
             spool_quota_bytes: config.number::<u64>("experiments", "spool_quota_mb") * 1_000_000,
             retention: config.duration("experiments", "retention"),
         })
@@ -122,6 +138,18 @@ mod tests {
         let settings = Settings::load(&Settings::template(&id, "Ada"), |_| None).unwrap();
         assert_eq!((settings.id, settings.name.as_str(), settings.port), (id, "Ada", 50_051));
         assert_eq!(settings.public_address, None);
+    }
+
+    #[test]
+    fn certificates_that_leave_no_time_to_renew_them_are_refused() {
+        let id = ResearcherId::random(&mut StdRng::seed_from_u64(1));
+        let load = |validity: &str| {
+            let env = |name: &str| (name == "FBM_SERVER_CERTIFICATE_VALIDITY").then(|| validity.to_owned());
+            Settings::load(&Settings::template(&id, "Ada"), env)
+        };
+        let error = load("90m").unwrap_err().to_string();
+        assert!(error.contains("`server.certificate_validity`") && error.contains("less than 2h"), "{error}");
+        assert_eq!(load("2h").unwrap().certificate_validity, SHORTEST_VALIDITY);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use component::audit::{AuditError, AuditLog};
+use component::blocking::Blocking;
 use component::config::ConfigError;
 use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use component::keystore::{KeyStore, KeyStoreError, Secret};
@@ -25,7 +26,6 @@ use transport::secret::SecretText;
 use transport::tls::{ServerTls, TlsError};
 use transport::{matrix, socket};
 
-use crate::blocking::Blocking;
 use crate::config::Settings;
 use crate::control::{self, Place};
 use crate::files::Files;

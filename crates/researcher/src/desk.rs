@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use component::audit::AuditLog;
+use component::blocking::Blocking;
 use protocol::{NodeId, Refusal, RefusalCode, ResearcherId, TaskId};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use transport::clock::Clock;
 use transport::identity::SecretKey;
 
-use crate::blocking::Blocking;
 use crate::board::Board;
 use crate::driver::Mail;
 use crate::experiment::Experiment;
@@ -28,6 +28,7 @@ pub(crate) struct Desk {
     pub(crate) blocking: Blocking,
     pub(crate) sessions: Sessions,
     pub(crate) board: Arc<Board>,
+    pub(crate) spool_quota_bytes: u64,
     pub(crate) mailbox: mpsc::Sender<Mail>,
 }
 

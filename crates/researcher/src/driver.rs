@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::database::Durability;
 use protocol::{
     DatasetFace, ExperimentId, ExperimentSpec, NodeId, Refusal, RequestId, Requester, ResearcherMessage, TaskId, Timestamp,
-    UploadHeader,
+    UploadHeader, layout_byte_len,
 };
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +22,7 @@ use crate::command::Ended;
 use crate::desk::Desk;
 use crate::experiment::{Action, Event, Experiment};
 use crate::sessions::Asker;
-use crate::store::{Durability, Saved, SmallModel, Store, StoreError};
+use crate::store::{Saved, SmallModel, Store, StoreError};
 use crate::{jobs, results};
 
 /// Mail that may wait; whoever sends more waits.
@@ -379,7 +380,11 @@ impl Driver {
     fn apply(&mut self, id: &ExperimentId, event: Event, batch: &mut Batch) {
         let Some(experiment) = self.experiments.get_mut(id) else { return };
         let model = experiment.model();
-        let actions = experiment.apply(event, self.desk.clock.now(), &mut self.rng);
+        let mut actions = experiment.apply(event, self.desk.clock.now(), &mut self.rng);
+        if let Some(reason) = too_large(&actions, experiment.spec(), self.desk.spool_quota_bytes) {
+            actions.retain(|action| !matches!(action, Action::Ask { .. }));
+            actions.extend(experiment.apply(Event::Broken { reason }, self.desk.clock.now(), &mut self.rng));
+        }
         batch.changed.insert(id.clone());
         self.wakes.remove(id);
         for action in actions {
@@ -513,6 +518,23 @@ impl Driver {
             desk.mail(mail).await;
         });
     }
+}
+
+/// Why a round's contributions can never be summed: its tasks ask for more than the spool may hold.
+fn too_large(actions: &[Action], spec: &ExperimentSpec, quota: u64) -> Option<String> {
+    const MEGABYTE: u64 = 1_000_000;
+    // All tasks of a round have the same layout.
+    let bytes = actions.iter().find_map(|action| match action {
+        Action::Ask { task, .. } => layout_byte_len(&task.layout),
+        _ => None,
+    })?;
+    let nodes = u64::from(spec.patience().min_nodes.max(1));
+    let needed = bytes.saturating_mul(nodes);
+    let contributions = if nodes == 1 { "a contribution".to_owned() } else { format!("the contributions of {nodes} nodes") };
+    (needed > quota).then(|| {
+        let (needed, quota) = (needed.div_ceil(MEGABYTE), quota / MEGABYTE);
+        format!("{contributions} to a round would take {needed} MB, and `experiments.spool_quota_mb` is {quota}; raise it")
+    })
 }
 
 #[cfg(test)]

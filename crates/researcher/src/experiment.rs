@@ -310,6 +310,7 @@ impl Experiment {
         let (seat, participant) = (round.seats.get(node)?, self.participants.get(node)?);
         Some(Task {
             id: seat.task.clone(),
+            node: node.clone(),
             key: RoundKey { experiment: self.id.clone(), round: round.number, attempt: seat.attempt, phase: 0 },
             requester: self.requester.clone(),
             dataset: participant.dataset.clone(),
@@ -317,6 +318,7 @@ impl Experiment {
             work: round.work.clone(),
             model: self.task_model(&round.work),
             layout: round.layout.clone(),
+            masking: None,
         })
     }
 
@@ -336,7 +338,7 @@ impl Experiment {
             Event::Connected { node, name } => self.connected(node, name, &mut actions),
             Event::Disconnected { node } => self.disconnected(&node, now),
             Event::Revoked { node } => self.drop_node(&node, "its enrolment was revoked", &mut actions),
-            Event::Found { node, datasets } => self.found(&node, datasets),
+            Event::Found { node, datasets } => self.found(&node, datasets, &mut actions),
             Event::Contributed { node, task, digest, bytes, report } => {
                 self.set_seat(&node, &task, SeatState::Contributed { digest, bytes, report });
             }

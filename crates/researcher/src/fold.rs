@@ -19,8 +19,8 @@ use crate::experiment::Folded;
 use model_file::{Elements, ModelReader, ModelWriter};
 pub use model_file::{WrittenModel, write_model};
 
-/// Elements that are summed at once. With 16 bytes each on the wire and in the sum this is 2 MiB.
-const WINDOW: usize = 1 << 16;
+/// Elements that are summed at once: few enough that a window of float32, with its sums, stays near the processor.
+const WINDOW: usize = 1 << 15;
 /// Files that are kept open; more are opened anew for each window.
 const MAX_OPEN: usize = 64;
 
@@ -118,24 +118,33 @@ fn average(
         return Err(FoldError::Model(format!("tensor {:?} has another size than in the layout", summand.spec.name)));
     }
     let mut largest = 0.0_f64;
-    let mut values = Vec::new();
+    let step = step(summand.spec);
     for start in (0..elements.len()).step_by(WINDOW) {
         let len = WINDOW.min(elements.len() - start);
-        reader.read(elements, start, len, &mut values)?;
-        let sum = decode(&spools.sum(summand, start, len)?, summand.spec);
-        largest = sum.iter().fold(largest, |largest, sum| largest.max(sum.abs()));
-        values.iter_mut().zip(&sum).for_each(|(value, sum)| *value += sum / weight);
-        if !values.iter().all(|value| elements.can_hold(*value)) {
+        let old = reader.read(elements, start, len)?;
+        let mut mean = |sum: f64| {
+            largest = largest.max(sum.abs());
+            sum / weight
+        };
+        let are_finite = match spools.sum(summand, start, len)? {
+            Integers::Wide64(sums) => writer.write_moved(elements, old, sums.iter().map(|sum| mean(*sum as f64 * step))),
+            Integers::Wide128(sums) => writer.write_moved(elements, old, sums.iter().map(|sum| mean(*sum as f64 * step))),
+        };
+        if !are_finite? {
             return Err(FoldError::Diverged(summand.spec.name.clone()));
         }
-        writer.write(elements, &values)?;
     }
     Ok(largest)
 }
 
+/// What one unit of a sum is.
+fn step(spec: &VectorSpec) -> f64 {
+    f64::from(-spec.encoding.exponent).exp2()
+}
+
 /// Decodes as `Encoding::decode` does, with the scale computed once.
 fn decode(sum: &Integers, spec: &VectorSpec) -> Vec<f64> {
-    let step = f64::from(-spec.encoding.exponent).exp2();
+    let step = step(spec);
     match sum {
         Integers::Wide64(sums) => sums.iter().map(|sum| *sum as f64 * step).collect(),
         Integers::Wide128(sums) => sums.iter().map(|sum| *sum as f64 * step).collect(),

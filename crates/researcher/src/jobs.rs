@@ -6,10 +6,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use component::blocking::caught;
 use component::folder::write_atomically;
 use protocol::{ExperimentId, Plan, TaskId, Timestamp};
 
-use crate::blocking::caught;
 use crate::computation;
 use crate::driver::Mail;
 use crate::experiment::{Event, Experiment, Round, SeatState, Stage};

@@ -4,7 +4,6 @@
 //! meet, `store` what lasts, `fold` how contributions become an aggregate.
 
 pub mod artifact;
-pub mod blocking;
 mod board;
 pub mod command;
 mod computation;

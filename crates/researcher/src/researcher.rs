@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use component::audit::AuditLog;
+use component::blocking::Blocking;
 use protocol::{ExperimentId, ExperimentSpec, RequestId, Requester, ResearcherId, Tags};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -16,7 +17,6 @@ use transport::clock::Clock;
 use transport::identity::{EnrolmentAnswer, FederationCa, Fingerprint, SecretKey, SigningRequest, TaskKey};
 use transport::token::EnrolmentToken;
 
-use crate::blocking::Blocking;
 use crate::board::Board;
 use crate::command::{DatasetRow, ExperimentDetails, ExperimentRow, InvitationRow, Invited, NodeRow, NodeState, Signed};
 use crate::desk::Desk;
@@ -98,6 +98,9 @@ fn check_name(name: &str) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// A token that is good for longer was mistyped.
+const LONGEST_INVITATION: Duration = Duration::from_hours(3650 * 24);
+
 impl Researcher {
     /// Takes up what an earlier process left, and goes on with it.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
@@ -125,10 +128,11 @@ impl Researcher {
             blocking,
             sessions: Sessions::default(),
             board: Arc::new(Board::default()),
+            spool_quota_bytes,
             mailbox,
         });
         let mut driver = Driver::new(desk.clone(), StdRng::from_rng(&mut rng));
-        let service = Arc::new(Service::new(desk, ca, certificate_validity, spool_quota_bytes, rng)?);
+        let service = Arc::new(Service::new(desk, ca, certificate_validity, rng)?);
         driver.take_up().await?;
         Ok(Self { service, driver: Mutex::new(Some(tokio::spawn(driver.run(mail)))) })
     }
@@ -245,6 +249,9 @@ impl Researcher {
     /// Makes a one-time token for a node that will reach the researcher at this address.
     pub async fn invite(&self, name: &str, address: Address, lasts: Duration) -> Result<Invited, CommandError> {
         check_name(name)?;
+        if lasts > LONGEST_INVITATION {
+            return Err(CommandError::Refused("an invitation is good for ten years at most (3650d)".into()));
+        }
         let authority = self.service.ca().certificate().key_fingerprint();
         let token = self.service.draw(|rng| EnrolmentToken::new(address, authority, rng));
         let now = self.desk().clock.now();

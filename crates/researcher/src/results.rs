@@ -5,12 +5,12 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
+use component::blocking::caught;
 use protocol::{Plan, Refusal, RefusalCode, Report, Tensors};
 
 use crate::artifact::{
     self, Artifacts, ExperimentFacts, IntendedUse, PooledMetric, Record, SiteFacts, SiteRound, Standardised,
 };
-use crate::blocking::caught;
 use crate::command::{Ended, ExperimentState, NodeProgress, NodeRecord, Pooled, RoundKind, RoundRecord};
 use crate::desk::Desk;
 use crate::driver::RETRY;

@@ -25,13 +25,14 @@ use crate::store::{EnrolledNode, Enrolment, StoreError};
 
 /// Messages of one node that may wait to be heard.
 const INBOX: usize = 256;
+/// What holds an experiment up whose contributions find no room.
+const SPOOL_FULL: &str = "contributions wait for room in the spool; `experiments.spool_quota_mb` sets its size";
 
 /// The researcher, as nodes see it.
 pub struct Service {
     desk: Arc<Desk>,
     ca: Arc<FederationCa>,
     certificate_validity: Duration,
-    spool_quota_bytes: u64,
     rng: Mutex<StdRng>,
     /// As in the store: it is asked at each call.
     nodes: RwLock<BTreeMap<NodeId, EnrolledNode>>,
@@ -48,7 +49,6 @@ impl Service {
         desk: Arc<Desk>,
         ca: FederationCa,
         certificate_validity: Duration,
-        spool_quota_bytes: u64,
         rng: StdRng,
     ) -> Result<Self, StoreError> {
         let nodes = desk.store_now(|store| store.nodes())?;
@@ -57,7 +57,6 @@ impl Service {
             desk,
             ca: Arc::new(ca),
             certificate_validity,
-            spool_quota_bytes,
             rng: Mutex::new(rng),
             nodes: RwLock::new(nodes),
             rejections: Mutex::default(),
@@ -273,10 +272,16 @@ impl Host for Service {
             let sentence = format!("the contribution should have {} bytes, not {}", open.bytes, header.bytes);
             return Err(Refusal::new(RefusalCode::Malformed, sentence));
         }
+        let quota = self.desk.spool_quota_bytes;
+        if header.bytes > quota {
+            tracing::error!(%node, "a contribution is larger than the spool; `experiments.spool_quota_mb` sets its size");
+            return Err(Refusal::new(RefusalCode::TooLarge, "the contribution is larger than the researcher has room for"));
+        }
         let path = self.desk.files.contribution(&header.task);
-        let share = self.desk.board.announce(&header.task, header.bytes, path.clone(), self.spool_quota_bytes);
-        let Some(share) = share else {
-            tracing::error!(%node, "the spool's quota is used up; `experiments.spool_quota_mb` sets it");
+        let Some(share) = self.desk.board.announce(&header.task, header.bytes, path.clone(), quota) else {
+            if self.desk.board.hold_up(&header.task, SPOOL_FULL) {
+                tracing::error!(%node, experiment = %open.experiment, "{SPOOL_FULL}");
+            }
             return Err(Refusal::new(RefusalCode::QuotaExceeded, "the researcher has no room for more contributions"));
         };
         let blob = BlobRef { digest: header.digest, bytes: header.bytes };
@@ -319,6 +324,11 @@ async fn listen(desk: &Desk, node: &NodeId, mut said: mpsc::Receiver<NodeMessage
             NodeMessage::Progress { task, progress } => desk.board.progress(&node, &task, progress),
             NodeMessage::Refused { task, refusal } => desk.mail(Mail::Refused { node, task, refusal }).await,
             NodeMessage::OutOfRange { task, exponents } => desk.mail(Mail::OutOfRange { node, task, exponents }).await,
+            // Nothing is asked that is answered so: secure aggregation is not offered yet.
+            NodeMessage::Answered { task, .. } => {
+                let refusal = Refusal::new(RefusalCode::Malformed, "this task is answered by a contribution");
+                desk.mail(Mail::Refused { node, task, refusal }).await;
+            }
             NodeMessage::Found { request, datasets } => match desk.sessions.answered(&node, &request) {
                 Some(Asker::Experiment(experiment)) => desk.mail(Mail::Found { experiment, node, datasets }).await,
                 // Who has gone away does not want it any more.

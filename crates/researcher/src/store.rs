@@ -5,8 +5,7 @@ mod experiments;
 
 use std::path::Path;
 
-use component::database::{self, CommitWatch, DatabaseError};
-use protocol::Timestamp;
+use component::database::{CommitWatch, Database, DatabaseError, Durability};
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +15,8 @@ pub use access::{EnrolledNode, Enrolment, Invitation};
 pub use experiments::{Saved, SmallModel};
 
 /// Schema i to i + 1, in order. Never edited once released: a change is a new entry.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE invitations (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL,
@@ -57,10 +57,15 @@ const MIGRATIONS: &[&str] = &["
         digest TEXT NOT NULL,
         bytes BLOB NOT NULL
     ) STRICT;
-"];
+    ",
+    "ALTER TABLE records ADD COLUMN schema INTEGER NOT NULL DEFAULT 1;",
+];
 
 /// The schema of an experiment's `state`, written beside it. An older one is migrated when it is read.
 pub const STATE_SCHEMA: u32 = 1;
+
+/// The schema of a closed round's `record`, written beside it.
+const RECORD_SCHEMA: u32 = 1;
 
 /// Why the store did not do it.
 #[derive(Debug, Error)]
@@ -71,8 +76,8 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     #[error("a stored {what} cannot be read: {source}")]
     Content { what: &'static str, source: serde_json::Error },
-    #[error("a stored experiment has schema {found}, this build reads up to {STATE_SCHEMA}; update this software")]
-    Newer { found: u32 },
+    #[error("a stored {what} has schema {found}, this build reads up to {known}; update this software")]
+    Newer { what: &'static str, found: u32, known: u32 },
     #[error("no experiment begins with {0:?}; `experiments list` shows all")]
     NoExperiment(String),
     #[error("{0:?} is too short; give at least {fewest} digits of the id", fewest = experiments::FEWEST_DIGITS)]
@@ -99,70 +104,39 @@ impl StoreError {
     }
 }
 
-/// Whether a commit waits for the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// It survives the loss of power.
-    Durable,
-    /// It survives the end of the process; the next durable one takes it to the disk. For what nobody has been told.
-    Lazy,
-}
-
 /// The researcher's database.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    watch: Option<CommitWatch>,
-    /// What durable commits get; less in a simulation, where processes die and machines do not.
-    durable: Durability,
-    /// What commits get now.
-    current: Durability,
+    database: Database,
 }
 
 impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self::new(database::open(path, MIGRATIONS)?))
+        Ok(Self { database: Database::open(path, MIGRATIONS)? })
     }
 
     /// Opens the file without ever waiting for the disk: in a simulation processes die, and machines do not.
     pub fn open_for_simulation(path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self { durable: Durability::Lazy, ..Self::open(path)? };
-        store.set_durability(Durability::Lazy)?;
-        Ok(store)
+        Ok(Self { database: Database::open_for_simulation(path, MIGRATIONS)? })
     }
 
     /// A store that is gone when dropped, for tests.
     pub fn in_memory() -> Result<Self, StoreError> {
-        Ok(Self::new(database::open_in_memory(MIGRATIONS)?))
+        Ok(Self { database: Database::in_memory(MIGRATIONS)? })
     }
 
-    fn new(connection: Connection) -> Self {
-        Self { connection, watch: None, durable: Durability::Durable, current: Durability::Durable }
-    }
-
-    /// Sets what the commits that follow get.
-    fn set_durability(&mut self, durability: Durability) -> Result<(), StoreError> {
-        let wanted = if durability == Durability::Durable { self.durable } else { durability };
-        if wanted != self.current {
-            // With a write-ahead log NORMAL does not wait at commits, and never damages the file.
-            let synchronous = if wanted == Durability::Durable { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", synchronous)?;
-            self.current = wanted;
-        }
-        Ok(())
-    }
-
-    /// Lets a simulation have its hand on each commit of an experiment's state from here on.
+    /// Lets a simulation have its hand on each commit from here on.
     pub fn watch_commits(&mut self, watch: CommitWatch) {
-        self.watch = Some(watch);
+        self.database.watch_commits(watch);
     }
 
-    fn before_commit(&self) -> Result<(), rusqlite::Error> {
-        self.watch.as_ref().map_or(Ok(()), CommitWatch::before)
+    fn connection(&self) -> &Connection {
+        self.database.connection()
     }
 
-    fn after_commit(&self) {
-        self.watch.as_ref().inspect(|watch| watch.after());
+    /// Runs one transaction whose result somebody is told.
+    fn write<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.database.write(Durability::Durable, work)
     }
 }
 
@@ -172,14 +146,6 @@ fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, S
 
 fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("rows have no map with keys other than text")
-}
-
-fn millis(timestamp: Timestamp) -> i64 {
-    i64::try_from(timestamp.as_millis()).expect("the last timestamp is below 2^63 ms")
-}
-
-fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 #[cfg(test)]

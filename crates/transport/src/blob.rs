@@ -3,18 +3,22 @@
 
 use std::any::Any;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use bytes::Bytes;
-use protocol::{BlobRef, Digest};
+use protocol::{BlobRef, Digest, TensorError, Tensors, TensorsReader};
+use rustix::io::ReadWriteFlags;
 use thiserror::Error;
 
 /// The size of every chunk of a blob but the last, in bytes. Small enough that one for each of many nodes does not matter,
 /// large enough that handing it over costs nothing.
 pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// Pieces below this size, in bytes, are copied together.
+const SMALL_PIECE: usize = 4 << 10;
 
 /// A piece of a blob.
 #[derive(Debug, Clone)]
@@ -23,23 +27,119 @@ pub struct Chunk {
     pub offset: u64,
     /// The digest of `bytes` at this place.
     pub digest: Digest,
-    pub bytes: Bytes,
+    pub bytes: Pieces,
 }
 
 impl Chunk {
     /// `offset` is a multiple of [`CHUNK_BYTES`].
-    pub fn new(offset: u64, bytes: Bytes) -> Self {
-        Self { offset, digest: chunk_digest(offset, &bytes), bytes }
+    pub fn new(offset: u64, bytes: impl Into<Pieces>) -> Self {
+        let bytes = bytes.into();
+        Self { offset, digest: chunk_digest(offset, bytes.iter()), bytes }
+    }
+}
+
+/// Bytes as they came from the network: one after the other, not copied together.
+#[derive(Debug, Clone, Default)]
+pub struct Pieces {
+    pieces: Vec<Bytes>,
+    len: usize,
+}
+
+impl Pieces {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds bytes at the end. Small pieces are put together, so that their number does not grow beyond that of the bytes.
+    pub fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        match self.pieces.last_mut() {
+            _ if piece.is_empty() => {}
+            Some(last) if last.len() < SMALL_PIECE && piece.len() < SMALL_PIECE => {
+                *last = [last.as_ref(), piece.as_ref()].concat().into();
+            }
+            _ => self.pieces.push(piece),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(AsRef::as_ref)
+    }
+
+    /// The bytes in one; copied if they came in several pieces.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.pieces.len() == 1 { self.pieces.remove(0) } else { self.pieces.concat().into() }
+    }
+
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.len += more.len;
+        self.pieces.append(&mut more.pieces);
+    }
+
+    pub(crate) fn into_pieces(self) -> Vec<Bytes> {
+        self.pieces
+    }
+
+    /// The first piece.
+    pub(crate) fn first(&self) -> Bytes {
+        self.pieces.first().cloned().unwrap_or_default()
+    }
+
+    /// Takes the first `len` bytes off.
+    pub(crate) fn split_to(&mut self, len: usize) -> Self {
+        let mut front = Self::default();
+        let mut whole = 0;
+        for piece in &mut self.pieces {
+            let missing = len - front.len;
+            if missing < piece.len() {
+                front.push(piece.split_to(missing));
+                break;
+            }
+            front.push(std::mem::take(piece));
+            whole += 1;
+        }
+        self.pieces.drain(..whole);
+        self.len -= front.len;
+        front
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<Bytes> for Pieces {
+    fn from(bytes: Bytes) -> Self {
+        let mut pieces = Self::default();
+        pieces.push(bytes);
+        pieces
     }
 }
 
 /// The chaining value of a chunk's subtree in the BLAKE3 tree of its blob (O'Connor et al. 2020, "BLAKE3", §2.1), so that the
 /// digest of the whole follows from those of the chunks and no byte is hashed twice. An empty chunk has the hash of nothing.
-fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
-    if bytes.is_empty() {
-        return Digest::of(bytes);
+fn chunk_digest<'bytes>(offset: u64, pieces: impl Iterator<Item = &'bytes [u8]>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset);
+    for piece in pieces {
+        hasher.update(piece);
     }
-    Digest::from_bytes(blake3::Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root())
+    if hasher.count() == 0 { hasher.finalize().into() } else { Digest::from_bytes(hasher.finalize_non_root()) }
+}
+
+/// The digest of bytes that are a blob of their own.
+fn whole_digest<'bytes>(pieces: impl Iterator<Item = &'bytes [u8]>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    hasher.finalize().into()
 }
 
 /// The digests of a blob's first chunks, which become the digest of the whole.
@@ -51,8 +151,8 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn push(&mut self, digest: Digest, bytes: &[u8]) {
-        self.only = self.digests.is_empty().then(|| Digest::of(bytes));
+    fn push<'bytes>(&mut self, digest: Digest, pieces: impl Iterator<Item = &'bytes [u8]>) {
+        self.only = self.digests.is_empty().then(|| whole_digest(pieces));
         self.digests.push(*digest.as_bytes());
     }
 
@@ -81,6 +181,68 @@ fn merge(digests: &[ChainingValue]) -> ChainingValue {
     }
 }
 
+/// Hashes a blob while it is written, so that who sends it afterwards need not do so again.
+#[derive(Debug)]
+pub struct BlobHasher {
+    /// The chunk that is being written.
+    chunk: blake3::Hasher,
+    /// The first chunk, as long as it may be the only one.
+    only: blake3::Hasher,
+    bytes: u64,
+    done: Vec<Digest>,
+}
+
+impl Default for BlobHasher {
+    fn default() -> Self {
+        Self { chunk: blake3::Hasher::new(), only: blake3::Hasher::new(), bytes: 0, done: Vec::new() }
+    }
+}
+
+impl BlobHasher {
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = CHUNK_BYTES - usize::try_from(self.chunk.count()).unwrap_or(0);
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            self.chunk.update(now);
+            if self.done.is_empty() {
+                self.only.update(now);
+            }
+            self.bytes += now.len() as u64;
+            if now.len() == room {
+                self.end_chunk();
+            }
+            bytes = rest;
+        }
+    }
+
+    fn end_chunk(&mut self) {
+        self.done.push(Digest::from_bytes(self.chunk.finalize_non_root()));
+        self.chunk.reset();
+        self.chunk.set_input_offset(self.bytes);
+    }
+
+    /// The blob, and the digests of its chunks.
+    pub fn finish(mut self) -> (BlobRef, ChunkDigests) {
+        if self.chunk.count() > 0 {
+            self.end_chunk();
+        }
+        let digests = self.done.iter().map(|digest| *digest.as_bytes()).collect();
+        let only = (self.done.len() < 2).then(|| self.only.finalize().into());
+        let blob = BlobRef { digest: Chunks { digests, only }.whole(), bytes: self.bytes };
+        (blob, ChunkDigests(self.done))
+    }
+}
+
+/// The digests of a blob's chunks, in their order; or none.
+#[derive(Debug, Clone, Default)]
+pub struct ChunkDigests(Vec<Digest>);
+
+impl ChunkDigests {
+    fn at(&self, offset: u64) -> Option<Digest> {
+        self.0.get(usize::try_from(offset / CHUNK_BYTES as u64).ok()?).copied()
+    }
+}
+
 /// Why a chunk or a blob was not taken. What had been put together before stays good, except after [`BlobError::Digest`].
 #[derive(Debug, Error)]
 pub enum BlobError {
@@ -105,7 +267,7 @@ fn check(chunk: &Chunk, have: u64, blob: &BlobRef) -> Result<(), BlobError> {
     if end > blob.bytes || chunk.bytes.len() > CHUNK_BYTES || (end < blob.bytes && chunk.bytes.len() < CHUNK_BYTES) {
         return Err(BlobError::Length { expected: blob.bytes, found: end });
     }
-    if chunk_digest(have, &chunk.bytes) != chunk.digest {
+    if chunk_digest(have, chunk.bytes.iter()) != chunk.digest {
         return Err(BlobError::Chunk);
     }
     Ok(())
@@ -115,13 +277,28 @@ fn check(chunk: &Chunk, have: u64, blob: &BlobRef) -> Result<(), BlobError> {
 #[derive(Debug)]
 pub struct PartialBlob {
     blob: BlobRef,
-    bytes: Vec<u8>,
+    content: Content,
+    have: u64,
     chunks: Chunks,
+}
+
+/// What the bytes become.
+#[derive(Debug)]
+enum Content {
+    Bytes(Vec<u8>),
+    /// Tensors while they come: not in memory twice. What is no tensors is told at the end, if it is undamaged.
+    Tensors(Result<TensorsReader, TensorError>),
 }
 
 impl PartialBlob {
     pub fn new(blob: BlobRef) -> Self {
-        Self { blob, bytes: Vec::new(), chunks: Chunks::default() }
+        Self { blob, content: Content::Bytes(Vec::new()), have: 0, chunks: Chunks::default() }
+    }
+
+    /// A blob that is tensors, for [`Self::finish_tensors`].
+    pub fn of_tensors(blob: BlobRef) -> Self {
+        let reader = usize::try_from(blob.bytes).map_err(|_| TensorError::Header("larger than the memory"));
+        Self { content: Content::Tensors(reader.map(TensorsReader::new)), ..Self::new(blob) }
     }
 
     pub fn blob(&self) -> BlobRef {
@@ -130,35 +307,61 @@ impl PartialBlob {
 
     /// From where to go on.
     pub fn have(&self) -> u64 {
-        self.bytes.len() as u64
+        self.have
     }
 
     pub fn is_complete(&self) -> bool {
-        self.have() == self.blob.bytes
+        self.have == self.blob.bytes
     }
 
     pub fn append(&mut self, chunk: &Chunk) -> Result<(), BlobError> {
-        check(chunk, self.have(), &self.blob)?;
-        if self.bytes.is_empty() {
-            // The announced length is reserved only once a first good chunk came.
-            self.bytes
-                .try_reserve_exact(usize::try_from(self.blob.bytes).unwrap_or(usize::MAX))
-                .map_err(io::Error::other)?;
+        check(chunk, self.have, &self.blob)?;
+        match &mut self.content {
+            Content::Bytes(bytes) => {
+                if bytes.is_empty() {
+                    // The announced length is reserved only once a first good chunk came.
+                    let len = usize::try_from(self.blob.bytes).unwrap_or(usize::MAX);
+                    bytes.try_reserve_exact(len).map_err(io::Error::other)?;
+                }
+                chunk.bytes.iter().for_each(|piece| bytes.extend_from_slice(piece));
+            }
+            Content::Tensors(reader) => {
+                if let Ok(tensors) = reader
+                    && let Err(error) = chunk.bytes.iter().try_for_each(|piece| tensors.push(piece))
+                {
+                    *reader = Err(error);
+                }
+            }
         }
-        self.bytes.extend_from_slice(&chunk.bytes);
-        self.chunks.push(chunk.digest, &chunk.bytes);
+        self.have += chunk.bytes.len() as u64;
+        self.chunks.push(chunk.digest, chunk.bytes.iter());
         Ok(())
     }
 
     /// The blob, if whole and undamaged.
     pub fn finish(self) -> Result<Vec<u8>, BlobError> {
+        match self.finish_content()? {
+            Content::Bytes(bytes) => Ok(bytes),
+            Content::Tensors(_) => Err(BlobError::Io(io::Error::other("the bytes have become tensors"))),
+        }
+    }
+
+    /// The tensors of [`Self::of_tensors`], if the blob is whole and undamaged: or what is wrong with it although it is.
+    pub fn finish_tensors(self) -> Result<Result<Tensors, TensorError>, BlobError> {
+        Ok(match self.finish_content()? {
+            Content::Tensors(reader) => reader.and_then(TensorsReader::finish),
+            Content::Bytes(bytes) => Tensors::from_bytes(&bytes),
+        })
+    }
+
+    fn finish_content(self) -> Result<Content, BlobError> {
         if !self.is_complete() {
-            return Err(BlobError::Length { expected: self.blob.bytes, found: self.have() });
+            return Err(BlobError::Length { expected: self.blob.bytes, found: self.have });
         }
         if self.chunks.whole() != self.blob.digest {
             return Err(BlobError::Digest);
         }
-        Ok(self.bytes)
+        Ok(self.content)
     }
 }
 
@@ -189,7 +392,8 @@ impl PartialFile {
         for offset in (0..have).step_by(CHUNK_BYTES) {
             bytes.clear();
             Read::take(&mut file, CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
-            chunks.push(chunk_digest(offset, &bytes), &bytes);
+            let whole = || std::iter::once(bytes.as_slice());
+            chunks.push(chunk_digest(offset, whole()), whole());
         }
         file.seek(SeekFrom::Start(have))?;
         Ok(Self { blob, path: path.to_owned(), file, have, chunks, hold: None })
@@ -216,8 +420,10 @@ impl PartialFile {
 
     pub fn append(&mut self, chunk: &Chunk) -> Result<(), BlobError> {
         check(chunk, self.have, &self.blob)?;
-        self.file.write_all(&chunk.bytes)?;
-        self.chunks.push(chunk.digest, &chunk.bytes);
+        for piece in chunk.bytes.iter() {
+            self.file.write_all(piece)?;
+        }
+        self.chunks.push(chunk.digest, chunk.bytes.iter());
         self.have += chunk.bytes.len() as u64;
         Ok(())
     }
@@ -259,42 +465,70 @@ pub struct ChunkReader {
     file: File,
     offset: u64,
     end: u64,
+    known: ChunkDigests,
 }
 
 impl ChunkReader {
     /// Fails unless the file has exactly `blob.bytes` bytes and `offset` lies within.
     pub fn open(path: &Path, blob: BlobRef, offset: u64) -> Result<Self, BlobError> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         let found = file.metadata()?.len();
         if found != blob.bytes || offset > blob.bytes {
             return Err(BlobError::Length { expected: blob.bytes, found });
         }
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file, offset, end: blob.bytes })
+        Ok(Self { file, offset, end: blob.bytes, known: ChunkDigests::default() })
+    }
+
+    /// Believes that the chunks still have the digests with which they were written. Where they have not, the receiver finds out.
+    #[must_use]
+    pub fn with_digests(self, known: ChunkDigests) -> Self {
+        Self { known, ..self }
+    }
+
+    /// Where the next chunk begins; `None` at the end.
+    pub(crate) fn place(&self) -> Option<u64> {
+        (self.offset < self.end).then_some(self.offset)
+    }
+
+    /// Goes over the next chunk.
+    pub(crate) fn skip(&mut self) {
+        self.offset = (self.offset + CHUNK_BYTES as u64).min(self.end);
     }
 
     /// The next chunk, `None` at the end.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, BlobError> {
         let mut bytes = Vec::new();
         let place = self.read_chunk(&mut bytes)?;
-        Ok(place.map(|(offset, digest)| Chunk { offset, digest, bytes: Bytes::from(bytes) }))
+        Ok(place.map(|(offset, digest)| Chunk { offset, digest, bytes: Bytes::from(bytes).into() }))
+    }
+
+    fn make_room(&self, buffer: &mut Vec<u8>) {
+        let len = (self.end - self.offset).min(CHUNK_BYTES as u64);
+        buffer.resize(usize::try_from(len).unwrap_or(CHUNK_BYTES), 0);
+    }
+
+    fn advance(&mut self, buffer: &[u8]) -> (u64, Digest) {
+        let offset = self.offset;
+        self.offset += buffer.len() as u64;
+        let digest = self.known.at(offset);
+        (offset, digest.unwrap_or_else(|| chunk_digest(offset, std::iter::once(buffer))))
     }
 
     /// Reads the next chunk's bytes in place of those in `buffer`; gives their place and digest, `None` at the end.
     pub fn read_chunk(&mut self, buffer: &mut Vec<u8>) -> Result<Option<(u64, Digest)>, BlobError> {
-        let left = self.end - self.offset;
-        if left == 0 {
+        self.make_room(buffer);
+        if buffer.is_empty() {
             return Ok(None);
         }
-        let len = left.min(CHUNK_BYTES as u64);
-        buffer.clear();
-        buffer.reserve(CHUNK_BYTES);
-        if Read::take(&mut self.file, len).read_to_end(buffer)? as u64 != len {
-            return Err(BlobError::Length { expected: self.end, found: self.offset + buffer.len() as u64 });
-        }
-        let offset = self.offset;
-        self.offset += buffer.len() as u64;
-        Ok(Some((offset, chunk_digest(offset, buffer))))
+        self.file.read_exact_at(buffer, self.offset)?;
+        Ok(Some(self.advance(buffer)))
+    }
+
+    /// As [`Self::read_chunk`], if the system has the bytes in memory; `None` if they are to be waited for, or at the end.
+    pub(crate) fn read_cached(&mut self, buffer: &mut Vec<u8>) -> Option<(u64, Digest)> {
+        self.make_room(buffer);
+        let read = rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buffer)], self.offset, ReadWriteFlags::NOWAIT);
+        (read == Ok(buffer.len()) && !buffer.is_empty()).then(|| self.advance(buffer))
     }
 }
 
@@ -313,6 +547,15 @@ mod tests {
                 partial.append(&chunk).unwrap();
             }
             assert_eq!(partial.finish().unwrap(), bytes, "{len}");
+            for size in [1000, CHUNK_BYTES, bytes.len().max(1)] {
+                let mut hasher = BlobHasher::default();
+                bytes.chunks(size).for_each(|piece| hasher.update(piece));
+                let (hashed, digests) = hasher.finish();
+                assert_eq!(hashed, blob, "{len} by {size}");
+                let chunks = bytes.chunks(CHUNK_BYTES).enumerate();
+                let chunks = chunks.map(|(index, piece)| Chunk::new((index * CHUNK_BYTES) as u64, piece.to_vec()).digest);
+                assert_eq!(digests.0, chunks.collect::<Vec<_>>(), "{len} by {size}");
+            }
         }
     }
 

@@ -7,6 +7,8 @@ pub mod address;
 pub mod blob;
 pub mod clock;
 pub mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod grpc;
 mod handshake;
 pub mod host;

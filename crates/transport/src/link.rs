@@ -7,7 +7,7 @@ use protocol::{Hello, NodeMessage, Refusal, ResearcherMessage, UploadHeader, Wel
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::blob::PartialBlob;
+use crate::blob::{ChunkDigests, PartialBlob};
 
 /// Why a call did not come to its end.
 #[derive(Debug, Error)]
@@ -49,4 +49,14 @@ pub trait Link: Send + Sync + 'static {
 
     /// Brings a contribution, from where the researcher has it already. `Ok` means that the researcher holds all of it.
     fn upload(&self, header: &UploadHeader, file: &Path) -> impl Future<Output = Result<(), LinkError>> + Send;
+
+    /// As [`Self::upload`], of a file the digests of whose chunks were made when it was written.
+    fn upload_hashed(
+        &self,
+        header: &UploadHeader,
+        file: &Path,
+        _digests: ChunkDigests,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send {
+        self.upload(header, file)
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use self::line::Line;
 use crate::blob::{BlobError, Chunk, ChunkReader, PartialBlob, PartialFile};
-use crate::convert::bulk::{self, UploadStep};
+use crate::convert::bulk::{self, UploadStep, Wrapping};
 use crate::convert::control::{self, FromNode, FromResearcher};
 use crate::convert::{self, ConvertError};
 use crate::handshake;
@@ -133,9 +133,9 @@ impl Chance {
 
     fn damage(&self, chunk: &mut Chunk) {
         if self.happens(self.faults.damaged_per_mille) {
-            let mut bytes = chunk.bytes.to_vec();
+            let mut bytes = std::mem::take(&mut chunk.bytes).into_bytes().to_vec();
             bytes[0] ^= 1;
-            chunk.bytes = Bytes::from(bytes);
+            chunk.bytes = Bytes::from(bytes).into();
         }
     }
 }
@@ -223,7 +223,7 @@ impl<H: Host> MemoryLink<H> {
         while let Some(mut chunk) = reader.next_chunk().map_err(spool)? {
             line.pass().await?;
             self.chance.damage(&mut chunk);
-            let Ok(UploadStep::Chunk(chunk)) = bulk::upload_step(bulk::upload_chunk_to_wire(chunk)) else {
+            let Ok(UploadStep::Chunk(chunk)) = bulk::upload_message(bulk::chunk_to_message(chunk, Wrapping::Upload)) else {
                 unreachable!("a chunk is a chunk");
             };
             file.append(&chunk).map_err(|error| line.broken(&error.to_string()))?;
@@ -274,7 +274,7 @@ impl<H: Host> Link for MemoryLink<H> {
         while let Some(mut chunk) = reader.next_chunk().map_err(|error| unreadable(&error))? {
             line.pass().await?;
             self.chance.damage(&mut chunk);
-            let chunk = bulk::chunk(bulk::chunk_to_wire(chunk)).map_err(nonsense)?;
+            let chunk = bulk::chunk_message(bulk::chunk_to_message(chunk, Wrapping::None)).map_err(nonsense)?;
             into.append(&chunk).map_err(|error| line.broken(&error.to_string()))?;
         }
         Ok(())
@@ -282,7 +282,8 @@ impl<H: Host> Link for MemoryLink<H> {
 
     async fn upload(&self, header: &UploadHeader, file: &Path) -> Result<(), LinkError> {
         let (host, line) = self.call().await?;
-        let UploadStep::Header(header) = bulk::upload_step(bulk::upload_header_to_wire(header)).map_err(refused)? else {
+        let UploadStep::Header(header) = bulk::upload_message(bulk::upload_header_to_message(header)).map_err(refused)?
+        else {
             unreachable!("a header is a header");
         };
         let reception = line.wait_for(host.receive(&self.node, &header)).await??;

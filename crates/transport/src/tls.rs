@@ -237,10 +237,11 @@ pub(crate) fn handshake_failed(error: &io::Error, address: &Address) -> LinkErro
     LinkError::Identity(sentence)
 }
 
-/// Says to a researcher's audit log why somebody's handshake failed, if certificates were the reason.
-pub(crate) fn rejection(error: &io::Error) -> Option<&'static str> {
+/// Says to a researcher's audit log why somebody's handshake failed.
+pub(crate) fn rejection(error: &io::Error) -> &'static str {
     use CertificateError as Bad;
-    match tls_error(error)? {
+    let Some(error) = tls_error(error) else { return "its connection broke off during the TLS handshake" };
+    let by_certificate = match error {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => Some("its certificate has expired"),
         rustls::Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             Some("its certificate is not valid yet, or a clock is wrong")
@@ -256,6 +257,8 @@ pub(crate) fn rejection(error: &io::Error) -> Option<&'static str> {
             AlertDescription::CertificateExpired => Some("it holds this researcher's certificate to be expired"),
             _ => None,
         },
+        rustls::Error::PeerIncompatible(_) => Some("it offers no TLS that is good enough"),
         _ => None,
-    }
+    };
+    by_certificate.unwrap_or("it does not speak TLS")
 }

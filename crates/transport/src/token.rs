@@ -11,7 +11,7 @@ use crate::host::TokenSecret;
 use crate::identity::Fingerprint;
 use crate::secret::SecretText;
 
-const PREFIX: &str = "fbm1_";
+pub(crate) const PREFIX: &str = "fbm1_";
 const CHECKSUM_BYTES: usize = 4;
 
 /// Why a text is no token, and what to do.
@@ -101,7 +101,7 @@ impl EnrolmentToken {
 }
 
 /// Finds slips of the hand; who forges a token can compute it.
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let key = blake3::derive_key("fedbiomed enrolment token checksum v1", bytes);
     *key.first_chunk().expect("a derived key has 32 bytes")
 }

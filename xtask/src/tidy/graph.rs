@@ -9,13 +9,14 @@ use super::Finding;
 use crate::project::{Problem, Project, output_of};
 
 /// Every crate of ours and the crates of ours that it may use, tests included.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("protocol", &[]),
     ("transport", &["protocol"]),
     ("component", &["protocol", "transport"]),
     ("data", &["protocol"]),
     ("analytics", &["protocol"]),
     ("learning", &["protocol"]),
+    ("secagg", &[]),
     ("node", &["protocol", "transport", "component", "data", "analytics", "learning"]),
     ("researcher", &["protocol", "transport", "component", "analytics", "learning"]),
     ("simulation", &["protocol", "transport", "component", "data", "analytics", "learning", "node", "researcher"]),
@@ -23,11 +24,12 @@ const MAY_USE: [(&str, &[&str]); 11] = [
         "fedbiomed",
         &["protocol", "transport", "component", "data", "analytics", "learning", "node", "researcher", "simulation"],
     ),
+    ("fuzz-checks", &["protocol", "transport", "component", "data", "learning", "node", "researcher"]),
     ("xtask", &[]),
 ];
 
 /// Crates whose results depend on their arguments alone.
-pub(super) const PURE: [&str; 3] = ["protocol", "analytics", "learning"];
+pub(super) const PURE: [&str; 4] = ["protocol", "analytics", "learning", "secagg"];
 
 /// What brings async code, sockets, clocks, files or entropy with it: never below a pure crate, at any depth.
 const IMPURE: [&str; 15] = [

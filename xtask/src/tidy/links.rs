@@ -10,7 +10,7 @@ const SUMMARY: &str = "docs/src/SUMMARY.md";
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 
 /// What a path in backticks begins with. Other paths are those of a component's folder, or Rust's.
-const FOLDERS: [&str; 5] = ["crates/", "docs/", "examples/", "xtask/", ".ci/"];
+const FOLDERS: [&str; 6] = ["crates/", "docs/", "examples/", "fuzz/", "xtask/", ".ci/"];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let files: BTreeSet<&Path> = sources.iter().map(|source| source.path.as_path()).collect();

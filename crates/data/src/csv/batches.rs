@@ -24,11 +24,12 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(kind: ColumnKind) -> Self {
+    /// Has room for a batch: the library's own default is 8 KiB a column, 160 MB for as many as there may be.
+    fn new(kind: ColumnKind, rows: usize) -> Self {
         match kind {
-            ColumnKind::Integer => Self::Integer(Int64Builder::new()),
-            ColumnKind::Real => Self::Real(Float64Builder::new()),
-            ColumnKind::Text => Self::Text(StringBuilder::new()),
+            ColumnKind::Integer => Self::Integer(Int64Builder::with_capacity(rows)),
+            ColumnKind::Real => Self::Real(Float64Builder::with_capacity(rows)),
+            ColumnKind::Text => Self::Text(StringBuilder::with_capacity(rows, 0)),
         }
     }
 
@@ -91,8 +92,9 @@ impl<R: Read> Batches<R> {
         if !names.iter().eq(expected) || positions.iter().any(|position| *position >= names.len()) {
             return Ok(None);
         }
-        let columns = positions.iter().map(|at| (*at, Builder::new(schema.columns()[*at].kind))).collect();
         let rows_per_batch = rows_per_batch(positions.len());
+        let builder = |at: &usize| (*at, Builder::new(schema.columns()[*at].kind, rows_per_batch));
+        let columns = positions.iter().map(builder).collect();
         Ok(Some(Self { records, arrow: schema.arrow(positions), names, columns, rows_per_batch, ended: false }))
     }
 

@@ -57,7 +57,7 @@ fn delimiters_line_ends_and_byte_order_marks_are_read() {
 fn a_tsv_file_has_tabs_by_its_name() {
     let folder = Folder::new();
     let path = folder.write("notes.TSV", "name,first\tvalue,second\n1,5\t2,5\n");
-    let scan = data::scan(&describe_csv(&path), None).unwrap();
+    let scan = data::scan(&describe_csv(&path), None, &crate::GO_ON).unwrap();
     assert_eq!(scan.layout, Layout::Csv { delimiter: Delimiter::Tab });
     assert_eq!(scan.schema.columns()[1].name, "value,second");
 }
@@ -136,14 +136,14 @@ fn on_a_refresh_a_numeric_column_stays_numeric() {
     let folder = Folder::new();
     let path = folder.write("table.csv", "a,b\n1,\n2,\n");
     let description = describe_csv(&path);
-    let before = data::scan(&description, None).unwrap();
+    let before = data::scan(&description, None, &crate::GO_ON).unwrap();
     folder.write("table.csv", "a,b\nx,y\nz,y\n");
-    let error = data::scan(&description, Some(&before)).unwrap_err().to_string();
+    let error = data::scan(&description, Some(&before), &crate::GO_ON).unwrap_err().to_string();
     // The blank column `b` was never numeric, so its text is no problem.
     assert!(error.contains("line 2, column \"a\": expected a number, found \"x\""), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
     let declared = CsvParameters { column_types: BTreeMap::from([("a".to_owned(), Text)]), delimiter: None };
-    let scan = data::scan(&describe(&path, Parameters::Csv(declared)), Some(&before)).unwrap();
+    let scan = data::scan(&describe(&path, Parameters::Csv(declared)), Some(&before), &crate::GO_ON).unwrap();
     assert_eq!(scan.schema.columns()[0].kind, Text);
 }
 
@@ -158,9 +158,9 @@ fn the_digest_is_that_of_the_whole_file() {
 #[test]
 fn a_missing_file_and_a_folder_are_errors() {
     let folder = Folder::new();
-    let error = data::scan(&describe_csv(&folder.path().join("none.csv")), None).unwrap_err();
+    let error = data::scan(&describe_csv(&folder.path().join("none.csv")), None, &crate::GO_ON).unwrap_err();
     assert!(matches!(error, DataError::Io { .. }), "{error}");
-    let error = data::scan(&describe_csv(folder.path()), None).unwrap_err();
+    let error = data::scan(&describe_csv(folder.path()), None, &crate::GO_ON).unwrap_err();
     assert!(error.to_string().ends_with("expected a file, found a folder"), "{error}");
 }
 
@@ -231,7 +231,7 @@ fn a_source_that_lost_or_gained_rows_is_changed() {
     let folder = Folder::new();
     let path = folder.write("table.csv", "a\n1\n2\n");
     let description = describe_csv(&path);
-    let source = data::open(&description, &data::scan(&description, None).unwrap()).unwrap();
+    let source = data::open(&description, &data::scan(&description, None, &crate::GO_ON).unwrap()).unwrap();
     let last = |batches: Batches<'_>| batches.last().unwrap();
     assert!(last(source.batches(&["a"]).unwrap()).is_ok());
     for other in ["a\n1\n", "a\n1\n2\n3\n"] {
@@ -240,4 +240,13 @@ fn a_source_that_lost_or_gained_rows_is_changed() {
     }
     folder.write("table.csv", "b\n1\n2\n");
     assert!(matches!(source.batches(&["a"]).map(|_| ()), Err(DataError::Changed { .. })));
+}
+
+#[test]
+fn more_columns_than_a_plan_may_name_are_refused_in_words() {
+    let header = |columns: usize| (0..columns).map(|column| format!("c{column}")).collect::<Vec<_>>().join(",");
+    let row = |columns: usize| vec!["1"; columns].join(",");
+    assert_eq!(scan_csv(format!("{}\n{}\n", header(20_000), row(20_000))).unwrap().schema.len(), 20_000);
+    let error = scan_csv(format!("{}\n{}\n", header(20_001), row(20_001))).unwrap_err().to_string();
+    assert!(error.contains("found 20001 columns, at most 20000 are read; split the file"), "{error}");
 }

@@ -10,9 +10,13 @@ mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use data::{CsvParameters, DataError, Description, Parameters, Place, RawDescription, Scan};
 use protocol::Tags;
+
+/// Nobody stops the reading.
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// A folder that goes when the test ends.
 struct Folder(tempfile::TempDir);
@@ -51,5 +55,5 @@ fn describe_csv(path: &Path) -> Description {
 /// Scans a CSV file of this content.
 fn scan_csv(content: impl AsRef<[u8]>) -> Result<Scan, DataError> {
     let folder = Folder::new();
-    data::scan(&describe_csv(&folder.write("table.csv", content)), None)
+    data::scan(&describe_csv(&folder.write("table.csv", content)), None, &GO_ON)
 }

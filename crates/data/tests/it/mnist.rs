@@ -25,11 +25,11 @@ const LABELS: &str = "train-labels-idx1-ubyte";
 
 fn load(folder: &Path) -> Result<Table, DataError> {
     let description = describe(folder, Parameters::Mnist);
-    let scan = data::scan(&description, None)?;
-    assert_eq!(scan.compare(&description, Depth::Full)?, data::Comparison::Same);
+    let scan = data::scan(&description, None, &crate::GO_ON)?;
+    assert_eq!(scan.compare(&description, Depth::Full, &crate::GO_ON)?, data::Comparison::Same);
     let source = data::open(&description, &scan)?;
     let choice = ColumnChoice { features: &[], target: Some("label"), split: None, missing: Missing::Refuse };
-    Table::load(&*source, choice)
+    Table::load(&*source, choice, &crate::GO_ON)
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn unpacked_files_and_the_folders_of_torchvision_give_the_same() {
 #[test]
 fn chosen_columns_come_in_the_order_asked_for() {
     let description = describe(&sample(), Parameters::Mnist);
-    let source = data::open(&description, &data::scan(&description, None).unwrap()).unwrap();
+    let source = data::open(&description, &data::scan(&description, None, &crate::GO_ON).unwrap()).unwrap();
     let batches: Vec<_> = source.batches(&["label", "pixel_204"]).unwrap().map(Result::unwrap).collect();
     assert_eq!(batches.iter().map(arrow_array::RecordBatch::num_rows).sum::<usize>(), 50);
     let first = arrow_array::cast::as_primitive_array::<arrow_array::types::Int64Type>(batches[0].column(0));

@@ -9,10 +9,10 @@ use crate::{Folder, describe_csv, scan_csv};
 fn refuse(text: &str, feature: &str) -> (RefusalCode, String) {
     let folder = Folder::new();
     let description = describe_csv(&folder.write("secret-path.csv", text));
-    let source = data::open(&description, &data::scan(&description, None).unwrap()).unwrap();
+    let source = data::open(&description, &data::scan(&description, None, &crate::GO_ON).unwrap()).unwrap();
     let features = [feature.to_owned()];
     let choice = ColumnChoice { features: &features, target: Some("y"), split: None, missing: Missing::Refuse };
-    let refusal = refusal(&Table::load(&*source, choice).unwrap_err());
+    let refusal = refusal(&Table::load(&*source, choice, &crate::GO_ON).unwrap_err());
     (refusal.code, refusal.sentence)
 }
 
@@ -36,7 +36,7 @@ fn columns_that_were_asked_for_are_named() {
 fn neither_paths_nor_values_leave() {
     let folder = Folder::new();
     let description = describe_csv(&folder.path().join("secret-path.csv"));
-    let missing_file = data::scan(&description, None).unwrap_err();
+    let missing_file = data::scan(&description, None, &crate::GO_ON).unwrap_err();
     let bad_cell = scan_csv("x,secret\n1,2\n3,very-private\n4,5\n").unwrap_err();
     assert!(bad_cell.to_string().contains("very-private"));
     for error in [missing_file, bad_cell, DataError::Changed { path: description.path.clone() }] {

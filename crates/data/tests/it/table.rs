@@ -1,6 +1,7 @@
 //! Columns in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data::{Batches, ColumnChoice, DataError, Schema, Source, Table};
 use proptest::prelude::*;
@@ -11,9 +12,9 @@ use crate::{Folder, describe_csv};
 fn load(text: &str, features: &[&str], target: &str, split: Option<&str>, missing: Missing) -> Result<Table, DataError> {
     let folder = Folder::new();
     let description = describe_csv(&folder.write("table.csv", text));
-    let source = data::open(&description, &data::scan(&description, None)?)?;
+    let source = data::open(&description, &data::scan(&description, None, &crate::GO_ON)?)?;
     let features: Vec<String> = features.iter().map(|name| (*name).to_owned()).collect();
-    Table::load(&*source, ColumnChoice { features: &features, target: Some(target), split, missing })
+    Table::load(&*source, ColumnChoice { features: &features, target: Some(target), split, missing }, &crate::GO_ON)
 }
 
 const TEXT: &str =
@@ -112,10 +113,41 @@ fn values_that_are_no_finite_numbers_count_as_missing() {
     let schema = Schema::new(vec![ColumnFace { name: "x".to_owned(), kind: ColumnKind::Real }]).unwrap();
     let source = Reals(schema, vec![1.0, f64::NAN, 2.0, f64::INFINITY]);
     let choice = ColumnChoice { features: &["x".to_owned()], target: None, split: None, missing: Missing::Drop };
-    let table = Table::load(&source, choice).unwrap();
+    let table = Table::load(&source, choice, &crate::GO_ON).unwrap();
     assert_eq!((table.features(), table.dropped(), table.target()), (&[1.0, 2.0][..], &[1, 3][..], &[][..]));
-    let error = Table::load(&source, ColumnChoice { missing: Missing::Refuse, ..choice }).unwrap_err();
+    let error = Table::load(&source, ColumnChoice { missing: Missing::Refuse, ..choice }, &crate::GO_ON).unwrap_err();
     assert!(matches!(error, DataError::MissingValues { rows: 2, .. }));
+}
+
+/// A source without end: somebody stops the reading while it gives its second batch.
+struct Endless<'a>(Reals, &'a AtomicBool);
+
+impl Source for Endless<'_> {
+    fn schema(&self) -> &Schema {
+        self.0.schema()
+    }
+
+    fn rows(&self) -> u64 {
+        1
+    }
+
+    fn batches(&self, columns: &[&str]) -> Result<Batches<'_>, DataError> {
+        let batch = self.0.batches(columns)?.next().unwrap()?;
+        Ok(Box::new((0..).map(move |index| {
+            assert!(index < 2, "a batch is read after the stop");
+            self.1.store(index == 1, Ordering::Relaxed);
+            Ok(batch.clone())
+        })))
+    }
+}
+
+#[test]
+fn a_load_that_is_stopped_reads_no_further_batch() {
+    let schema = Schema::new(vec![ColumnFace { name: "x".to_owned(), kind: ColumnKind::Real }]).unwrap();
+    let stop = AtomicBool::new(false);
+    let source = Endless(Reals(schema, vec![1.0, 2.0]), &stop);
+    let choice = ColumnChoice { features: &[], target: None, split: None, missing: Missing::Refuse };
+    assert!(matches!(Table::load(&source, choice, &stop), Err(DataError::Stopped)));
 }
 
 proptest! {

@@ -2,14 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use component::folder::{ComponentFolder, Kind};
 
 use crate::cli::{ComponentCommand, ComponentKind};
+use crate::commands::shared;
 use crate::error::{Failure, Outcome};
-use crate::output::print;
+use crate::output::{note, print};
 
 /// Runs one command.
 pub(crate) fn run(command: ComponentCommand) -> Outcome {
@@ -21,20 +22,17 @@ pub(crate) fn run(command: ComponentCommand) -> Outcome {
 }
 
 fn create(component: ComponentKind, path: Option<PathBuf>, name: Option<&str>, exist_ok: bool) -> Outcome {
-    let (kind, default) = match component {
-        ComponentKind::Node => (Kind::Node, "fbm-node"),
-        ComponentKind::Researcher => (Kind::Researcher, "fbm-researcher"),
+    let kind = match component {
+        ComponentKind::Node => Kind::Node,
+        ComponentKind::Researcher => Kind::Researcher,
     };
-    let path = path.unwrap_or_else(|| PathBuf::from(default));
+    let path = path.unwrap_or_else(|| shared::default_folder(kind));
     if exist_ok && path.join(".fedbiomed").exists() {
         let folder = ComponentFolder::open(&path, kind)?;
         print(format!("{} is there already, kept as it is", folder.root().display()));
         return Ok(());
     }
-    let id = match kind {
-        Kind::Node => node::daemon::create(&path, name.unwrap_or("Node"))?.to_string(),
-        Kind::Researcher => researcher::daemon::create(&path, name.unwrap_or("Researcher"))?.to_string(),
-    };
+    let id = shared::create(&path, kind, name)?;
     print(format!("made {id} in {}", path.display()));
     Ok(())
 }
@@ -94,6 +92,8 @@ fn restore(input: &Path, path: &Path) -> Outcome {
     let staging = tempfile::Builder::new().prefix(".fedbiomed-restore").tempdir_in(parent)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     archive.set_preserve_permissions(true);
+    // A backup has no entry for the folder itself.
+    fs::set_permissions(staging.path(), fs::Permissions::from_mode(0o700))?;
     archive
         .unpack(staging.path())
         .map_err(|error| Failure::new(format!("{} is not a whole backup: {error}", input.display())))?;
@@ -105,5 +105,6 @@ fn restore(input: &Path, path: &Path) -> Outcome {
     fs::rename(staging.keep(), path)?;
     let what = if kind == Kind::Node { "node" } else { "researcher" };
     print(format!("restored a {what} to {}", path.display()));
+    note("It is the same component as the one that was backed up: the two must never run at the same time.");
     Ok(())
 }

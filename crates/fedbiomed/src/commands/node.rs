@@ -19,7 +19,12 @@ use crate::output::{print_record, print_rows};
 
 /// Runs one command.
 pub(crate) async fn run(args: NodeArgs) -> Outcome {
-    let folder = shared::open(&args.path, Kind::Node)?;
+    let folder = match &args.command {
+        NodeCommand::Start(_) | NodeCommand::Dataset(DatasetCommand::Add(_)) => {
+            shared::open_or_create(&args.path, Kind::Node)?
+        }
+        _ => shared::open(&args.path, Kind::Node)?,
+    };
     match args.command {
         NodeCommand::Enroll { token } => done(ask(&folder, Request::Enrol { token: TokenText(token) }).await?),
         NodeCommand::Enrolment(command) => enrolment(&folder, command, args.yes).await,

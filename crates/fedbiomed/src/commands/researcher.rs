@@ -5,8 +5,11 @@ use std::time::Duration;
 use component::config::parse_duration;
 use component::control::Connection;
 use component::folder::{ComponentFolder, Kind};
-use protocol::Tags;
-use researcher::command::{Ended, ExperimentState, NodeRow, NodeState, Reply, Request};
+use protocol::{ExperimentId, ExperimentSpec, Tags};
+use researcher::command::{
+    Ended, ExperimentDetails, ExperimentRow, ExperimentState, NodeRow, NodeState, Reply, Request, RoundRecord, Snapshot,
+};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{ExperimentCommand, Format, InvitationCommand, ResearcherArgs, ResearcherCommand};
@@ -25,7 +28,10 @@ pub(crate) async fn run(args: ResearcherArgs) -> Outcome {
         print(researcher::experiment_file::EXAMPLE.trim_end());
         return Ok(());
     }
-    let folder = shared::open(&args.path, Kind::Researcher)?;
+    let folder = match &args.command {
+        ResearcherCommand::Start(_) => shared::open_or_create(&args.path, Kind::Researcher)?,
+        _ => shared::open(&args.path, Kind::Researcher)?,
+    };
     match args.command {
         ResearcherCommand::Certificate(command) => certificate::at_researcher(&folder, command, args.yes).await,
         ResearcherCommand::Start(start) => daemon::start(&folder, &start).await,
@@ -64,7 +70,9 @@ pub(crate) async fn run(args: ResearcherArgs) -> Outcome {
                 .map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
             let spec = researcher::experiment_file::parse(&text)
                 .map_err(|error| Failure::new(format!("{}: {error}\n{}", file.display(), error.excerpt()).trim_end()))?;
-            stream(&folder, Request::Run { spec: Box::new(spec) }, detach, true, Live::new(format.json)).await.map(drop)
+            stream(&folder, Request::Run { spec: Box::new(spec) }, detach, OnInterrupt::Cancel, Live::new(format.json))
+                .await
+                .map(drop)
         }
         ResearcherCommand::Experiments(command) => experiments(&folder, command).await,
         ResearcherCommand::Audit(command) => shared::audit(&folder, &command),
@@ -145,6 +153,24 @@ async fn why_none(folder: &ComponentFolder, tags: Option<Tags>) -> Result<String
     })
 }
 
+/// All about one experiment, with the keys of `experiments list` first.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    row: &'a ExperimentRow,
+    spec: &'a ExperimentSpec,
+    snapshot: &'a Snapshot,
+    records: &'a [RoundRecord],
+    ended: Option<&'a Ended>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(details: &'a ExperimentDetails) -> Self {
+        let ExperimentDetails { experiment, spec, snapshot, records, ended } = details;
+        Self { row: experiment, spec, snapshot, records, ended: ended.as_ref() }
+    }
+}
+
 async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Outcome {
     match command {
         ExperimentCommand::List(Format { json }) => {
@@ -157,7 +183,7 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
                 return unexpected();
             };
             if format.json {
-                print_record(&experiment, true, &[]);
+                print_record(&Shown::of(&experiment), true, &[]);
                 return Ok(());
             }
             print_record(&experiment.experiment, false, &[]);
@@ -166,6 +192,9 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
             if !experiment.experiment.state.is_over() {
                 print_rows(&experiment.snapshot.nodes, false, &["task"], "no nodes yet");
                 print("");
+                if let Some(remark) = &experiment.snapshot.remark {
+                    print(format!("{remark}\n"));
+                }
             }
             if let Some(left_out @ 1..) = experiment.records.len().checked_sub(ROUNDS_SHOWN) {
                 print(format!("({left_out} earlier rounds are in --json)"));
@@ -182,10 +211,14 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
             Ok(())
         }
         ExperimentCommand::Follow { experiment, format } => {
-            stream(folder, Request::Follow { id: experiment }, false, false, Live::new(format.json)).await.map(drop)
+            stream(folder, Request::Follow { id: experiment }, false, OnInterrupt::Leave, Live::new(format.json))
+                .await
+                .map(drop)
         }
         ExperimentCommand::Resume { experiment, detach, format } => {
-            stream(folder, Request::Resume { id: experiment }, detach, true, Live::new(format.json)).await.map(drop)
+            stream(folder, Request::Resume { id: experiment }, detach, OnInterrupt::Cancel, Live::new(format.json))
+                .await
+                .map(drop)
         }
         ExperimentCommand::Cancel { experiment } => done(ask(folder, Request::Cancel { id: experiment }).await?),
     }
@@ -194,15 +227,25 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
 /// How long an experiment may look for nodes until the person is told what it waits for.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Sends a request that is answered by a stream and shows it to its end. Ctrl-C cancels the experiment if this command
-/// started it; a terminal that closes leaves it running.
+/// What Ctrl-C does to an experiment that is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnInterrupt {
+    /// Ends it, for this command started it.
+    Cancel,
+    /// Stops looking.
+    Leave,
+    /// Nothing here: the caller sees to it.
+    NotMine,
+}
+
+/// Sends a request that is answered by a stream and shows it to its end. A terminal that closes leaves the experiment running.
 pub(crate) async fn stream(
     folder: &ComponentFolder,
     request: Request,
     detach: bool,
-    cancels: bool,
+    on_interrupt: OnInterrupt,
     mut live: Live,
-) -> Result<Option<(Ended, Vec<researcher::command::RoundRecord>)>, Failure> {
+) -> Result<Option<(Ended, Vec<RoundRecord>)>, Failure> {
     let mut connection = Connection::open(&folder.control_socket()).await?;
     connection.send(&request).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -222,20 +265,23 @@ pub(crate) async fn stream(
                 continue;
             }
             _ = hangup.recv() => return Ok(None),
-            _ = interrupt.recv() => {
-                match &experiment {
-                    Some(id) if cancels && !interrupted => {
-                        interrupted = true;
-                        live.say("cancelling on all nodes; press Ctrl-C again to leave at once");
-                        ask(folder, Request::Cancel { id: format!("{id}") }).await?;
-                        continue;
-                    }
-                    _ => return Err(Failure::interrupted("stopped looking; the experiment itself goes on")),
+            _ = interrupt.recv(), if on_interrupt != OnInterrupt::NotMine => {
+                if on_interrupt == OnInterrupt::Leave || interrupted {
+                    return Err(Failure::interrupted("stopped looking; the experiment itself goes on"));
                 }
+                interrupted = true;
+                live.say("cancelling on all nodes; press Ctrl-C again to leave at once");
+                if let Some(id) = &experiment {
+                    cancel(folder, id).await?;
+                }
+                continue;
             }
         };
         match reply {
             Some(Reply::Started { experiment_id, name }) => {
+                if interrupted {
+                    cancel(folder, &experiment_id).await?;
+                }
                 if detach {
                     print(experiment_id.as_str());
                     return Ok(None);
@@ -253,6 +299,9 @@ pub(crate) async fn stream(
                 return match ended.state {
                     ExperimentState::Finished => Ok(Some((*ended, records))),
                     _ if interrupted => Err(Failure::interrupted("cancelled")),
+                    ExperimentState::Cancelled => {
+                        Err(Failure::new(format!("the experiment was {}", ended.reason.as_deref().unwrap_or("cancelled"))))
+                    }
                     state => Err(Failure::new(format!(
                         "the experiment {}: {}",
                         state.name(),
@@ -269,4 +318,8 @@ pub(crate) async fn stream(
             }
         }
     }
+}
+
+async fn cancel(folder: &ComponentFolder, experiment: &ExperimentId) -> Outcome {
+    ask(folder, Request::Cancel { id: experiment.to_string() }).await.map(drop)
 }

@@ -1,7 +1,7 @@
 //! What both sides' commands have in common: answers, questions, the audit log, the configuration.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use component::audit::AuditLog;
 use component::config::{Config, Setting};
@@ -11,6 +11,32 @@ use serde::Serialize;
 use crate::cli::{AuditCommand, Format};
 use crate::error::{Failure, Outcome};
 use crate::output::{note, print, print_rows};
+
+/// The folder that a command means that names none.
+pub(crate) fn default_folder(kind: Kind) -> PathBuf {
+    PathBuf::from(match kind {
+        Kind::Node => "fbm-node",
+        Kind::Researcher => "fbm-researcher",
+    })
+}
+
+/// Makes a component; returns its id.
+pub(crate) fn create(path: &Path, kind: Kind, name: Option<&str>) -> Result<String, Failure> {
+    Ok(match kind {
+        Kind::Node => node::daemon::create(path, name.unwrap_or("Node"))?.to_string(),
+        Kind::Researcher => researcher::daemon::create(path, name.unwrap_or("Researcher"))?.to_string(),
+    })
+}
+
+/// Opens a component's folder for a command that begins something: it makes the default folder where there is none, and says
+/// so. Another folder that is not there may be a slip of the hand.
+pub(crate) fn open_or_create(path: &Path, kind: Kind) -> Result<ComponentFolder, Failure> {
+    if path == default_folder(kind) && !path.exists() {
+        let id = create(path, kind, None)?;
+        note(format!("there was no component here; made {id} in {}", std::path::absolute(path)?.display()));
+    }
+    open(path, kind)
+}
 
 /// Opens a component's folder, or says how to make it.
 pub(crate) fn open(path: &Path, kind: Kind) -> Result<ComponentFolder, Failure> {
@@ -97,7 +123,7 @@ pub(crate) fn audit(folder: &ComponentFolder, command: &AuditCommand) -> Outcome
     match command {
         AuditCommand::Verify => {
             let lines = AuditLog::verify(&file)?;
-            print(format!("{lines} lines, none changed, removed or put in between"));
+            print(format!("{lines} lines, none changed, removed or put in between; lines cut off the end would not show"));
         }
         AuditCommand::Tail { lines, format: Format { json } } => {
             let rows: Vec<AuditRow> = AuditLog::tail(&file, *lines)?

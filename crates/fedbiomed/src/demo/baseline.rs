@@ -2,6 +2,7 @@
 //! hospital alone, and one on all rows in one place, by the same plan and for as many passes.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use data::{ColumnChoice, CsvParameters, Description, Parameters, Place, RawDescription};
 use learning::{Assignment, Metrics, Split, Standardisation, Stream, Table, Validated};
@@ -98,12 +99,12 @@ impl Rows {
         };
         let root = path.parent().unwrap_or(Path::new("."));
         let description = Description::new(raw, Place { root, lookup: &|_| None })?;
-        let scan = data::scan(&description, None)?;
+        let scan = data::scan(&description, None, &AtomicBool::default())?;
         let source = data::open(&description, &scan)?;
         let features = FEATURES.map(str::to_owned);
         let choice =
             ColumnChoice { features: &features, target: Some(TARGET), split: Some(SPLIT), missing: Missing::Refuse };
-        let table = data::Table::load(source.as_ref(), choice)?;
+        let table = data::Table::load(source.as_ref(), choice, &AtomicBool::default())?;
         let columns = (0..FEATURES.len()).map(|column| (0..table.rows()).map(|row| table.row(row)[column]).collect());
         let words = table.split().ok_or_else(|| Failure::new("the demo's data have no split"))?;
         let split = Split::by_words(words.iter().map(Some))?;
@@ -168,7 +169,7 @@ impl Model {
         let node = NodeId::random(&mut StdRng::seed_from_u64(seed));
         for round in 1..=rounds {
             let stream = Stream::training(seed, &node, round);
-            let assignment = Assignment { plan, table: &table, start: &parameters, optimizer: None, stream };
+            let assignment = Assignment { plan, table: &table, start: &parameters, stream };
             parameters = learning::train(assignment, None, &mut ())?.parameters;
         }
         Ok(Self { parameters, standardisation })

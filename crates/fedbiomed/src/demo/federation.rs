@@ -153,7 +153,9 @@ async fn enrol(researcher: &ComponentFolder, folder: &ComponentFolder, name: &st
 
 /// Enrols every node in the sub-folders of `root` with the researcher there, whose daemon must run.
 pub(crate) async fn enrol_all(root: &Path) -> Outcome {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    let entries = std::fs::read_dir(root).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut paths: Vec<PathBuf> =
+        entries.map_err(|error| Failure::new(format!("cannot read {}: {error}", root.display())))?;
     paths.sort();
     let researchers: Vec<_> = paths.iter().filter_map(|path| ComponentFolder::open(path, Kind::Researcher).ok()).collect();
     let nodes: Vec<_> = paths.iter().filter_map(|path| ComponentFolder::open(path, Kind::Node).ok()).collect();

@@ -118,7 +118,7 @@ impl Scores {
     /// The same without an AUC, where there is a reason to print none.
     fn without_auc(&self, reason: Option<&str>) -> Self {
         match reason {
-            Some(reason) if self.auc.is_some() => {
+            Some(reason) if self.accuracy.is_some() => {
                 Self { auc: None, accuracy: self.accuracy, reason: Some(reason.to_owned()) }
             }
             _ => self.clone(),

@@ -1,6 +1,7 @@
 //! Commands as people type them: what they print, what they leave behind, what they say when it cannot be done.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -52,11 +53,11 @@ fn experiment(world: &World, id: &str) -> Value {
 }
 
 fn state(world: &World, id: &str) -> String {
-    experiment(world, id)["experiment"]["state"].as_str().expect("a state").to_owned()
+    experiment(world, id)["state"].as_str().expect("a state").to_owned()
 }
 
 fn closed_rounds(world: &World, id: &str) -> u64 {
-    experiment(world, id)["experiment"]["round"].as_u64().expect("a number of rounds")
+    experiment(world, id)["round"].as_u64().expect("a number of rounds")
 }
 
 /// Starts `researcher run` with standard error to read from, and returns the experiment's id.
@@ -196,7 +197,11 @@ fn a_restored_backup_is_the_same_component() {
     world.connected(0);
     ok(&fedbiomed(&["component", "backup", "-p", &world.path("north"), "-o", &backup]));
     std::fs::remove_dir_all(world.path("north")).unwrap();
-    ok(&fedbiomed(&["component", "restore", "-i", &backup, "-p", &moved]));
+    let restored = fedbiomed(&["component", "restore", "-i", &backup, "-p", &moved]);
+    ok(&restored);
+    assert!(String::from_utf8_lossy(&restored.stderr).contains("must never run at the same time"));
+    let mode = std::fs::metadata(&moved).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the folder is for its owner only");
     assert!(refused(&fedbiomed(&["component", "restore", "-i", &backup, "-p", &moved])).contains("not empty"));
     let broken = world.experiment("broken.backup", "nothing");
     refused(&fedbiomed(&["component", "restore", "-i", &broken, "-p", &world.path("other")]));
@@ -317,4 +322,33 @@ fn help_version_and_examples_need_no_component() {
         assert!(ok(&fedbiomed(&words)).contains("Usage"));
     }
     assert!(text(&fedbiomed(&["node"]).stderr).contains("Usage"));
+}
+
+#[test]
+fn the_default_folder_is_made_by_commands_that_begin_something_and_by_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let here = |words: &[&str]| fedbiomed_in(place.path(), words);
+    let is_empty = || std::fs::read_dir(place.path()).unwrap().next().is_none();
+    for words in [&["node", "status"][..], &["node", "dataset", "list"], &["node", "stop"], &["researcher", "nodes"]] {
+        assert!(refused(&here(words)).contains("fedbiomed component create"), "{words:?}");
+    }
+    // A folder that somebody named is not made by accident.
+    refused(&here(&["node", "-p", "./fmb-node", "start"]));
+    refused(&here(&["researcher", "-p", "./fmb-researcher", "start"]));
+    assert!(is_empty());
+
+    let csv = format!("{HEART}/cleveland.csv");
+    let dataset = ["--name", "Heart", "--tags", "heart", "--description", "UCI", "--data", &csv];
+    let added = here(&[&["node", "dataset", "add"][..], &dataset].concat());
+    ok(&added);
+    let said = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(said.contains("made NODE_") && said.contains("fbm-node"), "{said}");
+    assert!(!ok(&here(&["node", "dataset", "list"])).contains("no datasets"));
+
+    // Its port is none, so that it ends at once.
+    let mut start = Command::new(env!("CARGO_BIN_EXE_fedbiomed"));
+    start.args(["researcher", "start"]).current_dir(place.path()).env("FBM_SERVER_PORT", "none").stdin(Stdio::null());
+    let said = refused(&start.output().unwrap());
+    assert!(said.contains("made RESEARCHER_") && said.contains("fbm-researcher"), "{said}");
+    assert!(place.path().join("fbm-researcher").is_dir());
 }

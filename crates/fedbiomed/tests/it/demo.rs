@@ -1,7 +1,10 @@
 //! The demo keeps its promises.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::world::{fedbiomed_in, ok, text};
@@ -53,4 +56,50 @@ fn demo_prints_a_table_that_says_why_a_number_is_missing() {
     }
     let again = fedbiomed_in(folder.path(), &["demo", "--keep", "kept"]);
     assert!(text(&again.stderr).contains("exists"), "a kept federation is not overwritten");
+}
+
+#[test]
+fn demo_leaves_nothing_when_it_is_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, temporary) = (folder.path().join("here"), folder.path().join("temporary"));
+    for folder in [&here, &temporary] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    // While the components are made, and while they train.
+    for awaited in ["A researcher starts", "training 2"] {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_fedbiomed"))
+            .args(["demo", "--rounds", "100000"])
+            .current_dir(&here)
+            .env("TMPDIR", &temporary)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with(awaited) {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the demo ended before {awaited:?}");
+        }
+        let processes = children(demo.id());
+        let process = demo.id().try_into().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(process, Signal::INT).unwrap();
+        let mut said = String::new();
+        lines.read_to_string(&mut said).unwrap();
+        assert_eq!(demo.wait().unwrap().code(), Some(130), "{said}");
+        assert!(said.contains("error: interrupted"), "{said}");
+        for process in processes {
+            assert!(!Path::new(&format!("/proc/{process}")).exists(), "process {process} is left behind");
+        }
+        for folder in [&here, &temporary] {
+            assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "something is left behind in {}", folder.display());
+        }
+    }
+}
+
+/// The processes that this one started and that run.
+fn children(process: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    list.split_whitespace().map(str::to_owned).collect()
 }

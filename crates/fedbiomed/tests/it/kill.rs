@@ -1,38 +1,51 @@
-//! Whatever is killed when, the experiment ends with the bits of the undisturbed run.
+//! Whatever is killed when, and on however many threads, experiments end with the bits of the undisturbed run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 use crate::world::{HEART, World, ok};
 
-/// Long enough rounds that a kill hits one, short enough for a test.
-const EXPERIMENT: &str = r#"
+const NODES: [&str; 3] = ["cleveland", "hungarian", "va"];
+const DAEMONS: [&str; 4] = ["researcher", NODES[0], NODES[1], NODES[2]];
+
+/// The rounds of each of two experiments that run at once: together a hundred.
+const ROUNDS: u32 = 50;
+
+/// Two trainings that have nothing in common but the rows. Rounds are long enough that a kill hits one, short enough for a test.
+fn experiment(precision: &str, optimizer: &str, seed: u32) -> String {
+    format!(
+        r#"
 name = "Killed and started again"
 tags = ["heart"]
-rounds = 100
+rounds = {ROUNDS}
 min_nodes = 3
 on_failure = "retry"
 node_timeout = "10m"
 
 [plan]
 model = "logistic"
+precision = "{precision}"
 features = ["age", "sex", "trestbps", "chol", "thalach", "oldpeak"]
 target = "target"
 standardise = true
 
 [optimizer]
-type = "adam"
+type = "{optimizer}"
 learning_rate = 0.001
 
 [training]
 epochs = 120
 batch_size = 1
 test_ratio = 0.25
-seed = 11
-"#;
+seed = {seed}
+"#
+    )
+}
 
 /// The elements of a safetensors file, after its header.
 fn elements(path: &str) -> Vec<u8> {
@@ -42,49 +55,104 @@ fn elements(path: &str) -> Vec<u8> {
     rest[header..].to_vec()
 }
 
-fn state(world: &World, id: &str) -> Value {
-    world.json(&["researcher", "-p", &world.path("researcher"), "experiments", "show", id])[0].clone()
+/// Two experiments under way.
+struct Both([String; 2]);
+
+impl Both {
+    fn begin(world: &World, files: &[String; 2]) -> Self {
+        Self(files.each_ref().map(|file| ok(&world.researcher(&["run", file, "--detach"])).trim().to_owned()))
+    }
+
+    /// How many rounds both have behind them; `None` if both are over.
+    fn rounds(&self, world: &World) -> Option<u64> {
+        let list = world.json(&["researcher", "-p", &world.path("researcher"), "experiments", "list"]);
+        let rows = self.0.each_ref().map(|id| {
+            let row = list.as_array().and_then(|rows| rows.iter().find(|row| row["id"] == **id));
+            row.cloned().expect("the experiment is listed")
+        });
+        let is_over = |row: &Value| matches!(row["state"].as_str(), Some("finished" | "failed" | "cancelled"));
+        if rows.iter().all(is_over) {
+            return None;
+        }
+        Some(rows.iter().map(|row| row["round"].as_u64().expect("a number")).sum())
+    }
+
+    /// What the finished experiments' models hold.
+    fn models(&self, world: &mut World) -> [Vec<u8>; 2] {
+        self.0.each_ref().map(|id| {
+            let mut shown = Value::Null;
+            world.eventually("the artefacts are written", |world| {
+                shown = world.json(&["researcher", "-p", &world.path("researcher"), "experiments", "show", id])[0].clone();
+                !shown["ended"].is_null()
+            });
+            assert_eq!(shown["state"], "finished", "{}", shown["ended"]["reason"]);
+            elements(shown["ended"]["model"].as_str().expect("a path"))
+        })
+    }
+}
+
+fn undisturbed(world: &mut World, files: &[String; 2]) -> [Vec<u8>; 2] {
+    let both = Both::begin(world, files);
+    world.eventually("both experiments end", |world| both.rounds(world).is_none());
+    both.models(world)
+}
+
+/// Kills a daemon and starts it again, over and over until both experiments are over.
+fn disturbed(world: &mut World, files: &[String; 2], rng: &mut StdRng) -> [Vec<u8>; 2] {
+    let both = Both::begin(world, files);
+    let mut kills: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut deck = Vec::new();
+    let mut before = Some(0);
+    while let Some(rounds) = before {
+        // Let them come forward by a random number of rounds, from none on, and by a random part of a round.
+        let (target, looks) = (rounds + rng.random_range(0..5), rng.random_range(0..4));
+        world.eventually("the experiments go on", |world| {
+            before = both.rounds(world);
+            before.is_none_or(|rounds| rounds >= target)
+        });
+        for _ in 0..looks {
+            before = both.rounds(world);
+        }
+        if before.is_some() {
+            // Everybody's turn comes, in any order.
+            if deck.is_empty() {
+                deck = DAEMONS.to_vec();
+                deck.shuffle(rng);
+            }
+            let victim = deck.pop().expect("a full deck");
+            world.kill(victim);
+            world.start(victim);
+            *kills.entry(victim).or_default() += 1;
+        }
+    }
+    let is_enough = |daemon: &&str| kills.get(daemon).is_some_and(|kills| *kills >= 3);
+    assert!(DAEMONS.iter().all(is_enough), "{kills:?}: the rounds are too short for this test");
+    both.models(world)
 }
 
 #[test]
-fn killed_nodes_and_researcher_end_with_the_same_bits() {
+fn killed_nodes_and_researcher_end_with_the_same_bits_on_one_thread_and_on_two() {
     let mut world = World::with_researcher();
-    let names = ["cleveland", "hungarian", "va"];
-    for name in names {
+    for name in NODES {
         world.admit(name, Path::new(&format!("{HEART}/{name}.csv")));
     }
-    world.connected(3);
-    let file = world.experiment("experiment.toml", EXPERIMENT);
-    let out = ok(&world.researcher(&["run", &file, "--json"]));
-    let undisturbed: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-
-    let seed = 20_261_123;
-    let mut rng = StdRng::seed_from_u64(seed);
-    let id = ok(&world.researcher(&["run", &file, "--detach"])).trim().to_owned();
-    let mut kills = 0;
-    let mut last_round = 0;
-    loop {
-        // Let it come forward by a random number of rounds, from none on, then kill whoever the draw says.
-        let target = last_round + rng.random_range(0..6);
-        let mut over = false;
-        world.eventually("the experiment goes on", |world| {
-            let experiment = &state(world, &id)["experiment"];
-            over = matches!(experiment["state"].as_str(), Some("finished" | "failed" | "cancelled"));
-            over || experiment["round"].as_u64().unwrap() >= target
-        });
-        last_round = state(&world, &id)["experiment"]["round"].as_u64().unwrap();
-        if over {
-            break;
+    let texts = [experiment("float32", "adam", 11), experiment("float64", "sgd", 12)];
+    let files = [0, 1].map(|place| world.experiment(&format!("experiment-{place}.toml"), &texts[place]));
+    let mut expected = None;
+    for threads in [1_u8, 2] {
+        // On a node: how many trainings run at once, here one of each experiment. At the researcher: on how many threads it runs.
+        let number = threads.to_string();
+        world.set_environment(vec![("FBM_TRAINING_THREADS", number.clone()), ("TOKIO_WORKER_THREADS", number)]);
+        for daemon in DAEMONS {
+            world.kill(daemon);
+            world.start(daemon);
         }
-        let victim = ["researcher", names[0], names[1], names[2]][rng.random_range(0..4)];
-        world.kill(victim);
-        world.start(victim);
-        kills += 1;
+        world.connected(3);
+        let models = undisturbed(&mut world, &files);
+        let expected = expected.get_or_insert_with(|| models.clone());
+        assert_eq!(models, *expected, "undisturbed, {threads} threads");
+        let seed = 20_261_123 + u64::from(threads);
+        let models = disturbed(&mut world, &files, &mut StdRng::seed_from_u64(seed));
+        assert_eq!(models, *expected, "killed, {threads} threads, seed {seed}");
     }
-    let ended = state(&world, &id);
-    assert_eq!(ended["experiment"]["state"], "finished", "{}", ended["ended"]["reason"]);
-    assert!(kills >= 10, "only {kills} kills: the rounds are too short for this test");
-    let (before, after) = (undisturbed["model"].as_str().unwrap(), ended["ended"]["model"].as_str().unwrap());
-    assert_ne!(before, after);
-    assert_eq!(elements(before), elements(after), "after {kills} kills, seed {seed}");
 }

@@ -167,7 +167,7 @@ fn two_hospitals_train_by_hand() {
     let list = world.json(&["researcher", "-p", &researcher, "experiments", "list"]);
     assert_eq!(list[0]["state"], "finished");
     let id = list[0]["id"].as_str().unwrap();
-    assert_eq!(world.json(&["researcher", "-p", &researcher, "experiments", "show", id])[0]["experiment"]["id"], id);
+    assert_eq!(world.json(&["researcher", "-p", &researcher, "experiments", "show", id])[0]["id"], id);
     ok(&world.researcher(&["experiments", "follow", id]));
 
     assert!(ok(&world.node("north", &["audit", "verify"])).contains("none changed"));

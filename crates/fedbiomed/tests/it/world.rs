@@ -44,6 +44,7 @@ pub(crate) fn refused(output: &Output) -> String {
 pub(crate) struct World {
     folder: tempfile::TempDir,
     port: Option<String>,
+    environment: Vec<(&'static str, String)>,
     daemons: Vec<(String, Child)>,
 }
 
@@ -58,7 +59,12 @@ impl World {
 
     /// A folder without components.
     pub(crate) fn empty() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), port: None, daemons: Vec::new() }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: None,
+            environment: Vec::new(),
+            daemons: Vec::new(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -113,6 +119,11 @@ impl World {
         ));
     }
 
+    /// Gives daemons that are started from now on more variables of the environment.
+    pub(crate) fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
+        self.environment = environment;
+    }
+
     /// Starts the daemon of a component and waits until it answers. A researcher keeps the port that the system chose first.
     pub(crate) fn start(&mut self, name: &str) {
         let role = if name.ends_with("researcher") { "researcher" } else { "node" };
@@ -121,6 +132,7 @@ impl World {
             .args([role, "-p", &self.path(name), "start"])
             .env("FBM_SERVER_HOST", "127.0.0.1")
             .env("FBM_SERVER_PORT", self.port.as_deref().unwrap_or("0"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Capability, HeldTask, Hello, ProtocolVersion, RefusalCode, ResearcherId};
+use serde_json::json;
 use transport::link::{Link, LinkError, Session};
 use transport::retry::Backoff;
 
@@ -31,11 +32,14 @@ pub(super) async fn stay_connected<L: Link>(
     agent: AgentHandle,
 ) {
     let (mut with_work, mut without) = (Backoff::transfer(), Backoff::patient());
+    // Why the researcher refused last, as the audit log has it.
+    let mut noted = None;
     loop {
         let reason = match connect(link.as_ref(), &node, &researcher).await {
             Ok(session) => {
                 with_work.reset();
                 without.reset();
+                noted = None;
                 tracing::info!(%researcher, "connected");
                 agent.update(|state| "connected".clone_into(&mut state.connection));
                 listen(session, &agent).await
@@ -45,6 +49,12 @@ pub(super) async fn stay_connected<L: Link>(
         let needs_a_person = needs_a_person(&reason);
         if needs_a_person {
             tracing::error!(%researcher, %reason, "the researcher cannot be used; somebody has to act");
+            let reason = reason.to_string();
+            if noted.as_ref() != Some(&reason) {
+                // What cannot be written is in the log, and is tried again.
+                let written = node.audit("researcher.refused", json!({ "researcher": researcher, "reason": reason }));
+                noted = written.is_ok().then_some(reason);
+            }
         } else {
             tracing::warn!(%researcher, %reason, "not connected");
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::database::Durability;
 use protocol::{NodeMessage, TaskId};
 use transport::link::Link;
 
@@ -11,7 +12,7 @@ use super::{AgentError, Incoming, Loop, UploadEnd};
 use crate::disclosure;
 use crate::executor::checkpoint_path;
 use crate::participant::{Action, Event, State};
-use crate::store::{Durability, NewTask};
+use crate::store::NewTask;
 
 /// How long a message may wait to be sent; then the connection counts as broken.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -99,7 +100,7 @@ impl<L: Link> Loop<L> {
         }
         let (State::Computed(held) | State::Delivered(held)) = job.participant.state() else { return };
         let (held, cleared) = (held.clone(), job.cleared.clone());
-        let (node, link, blocking) = (self.node.clone(), self.link.clone(), self.workshop.blocking());
+        let (node, link, workshop) = (self.node.clone(), self.link.clone(), self.workshop.clone());
         let (researcher, id, queue) = (self.enrolment.researcher.clone(), id.clone(), self.handle.incoming.clone());
         job.upload = Some(Aborting::spawn(async move {
             if !after.is_zero() {
@@ -110,7 +111,7 @@ impl<L: Link> Loop<L> {
             } else {
                 let task = id.clone();
                 let restored =
-                    blocking.run(move || disclosure::restore(&node, &researcher, &task, &held).map(Arc::new)).await;
+                    workshop.run(move || disclosure::restore(&node, &researcher, &task, &held).map(Arc::new)).await;
                 restored.and_then(|restored| restored)
             };
             let end = match cleared {
@@ -128,9 +129,9 @@ impl<L: Link> Loop<L> {
         job.cleared = None;
         let (node, researcher, id) = (self.node.clone(), self.enrolment.researcher.clone(), id.clone());
         let checkpoint = checkpoint_path(&self.node, &researcher, &job.task);
-        let blocking = self.workshop.blocking();
+        let workshop = self.workshop.clone();
         tokio::spawn(async move {
-            let removed = blocking.run(move || {
+            let removed = workshop.run(move || {
                 if let Err(error) = node.spool().remove(&researcher, &id) {
                     tracing::warn!(%error, task = %id, "a contribution that is not needed any more cannot be removed");
                 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::{BlobRef, Refusal, RefusalCode, UploadHeader};
+use protocol::{BlobRef, Refusal, RefusalCode, Tensors, UploadHeader};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use transport::blob::PartialBlob;
@@ -29,6 +29,13 @@ pub(crate) struct Aborting(JoinHandle<()>);
 impl Aborting {
     pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(future))
+    }
+
+    /// Ends the task and waits until all that it holds is dropped.
+    pub(crate) async fn end(mut self) {
+        self.0.abort();
+        // Aborted, ended before, or panicked: it is over.
+        let _ = (&mut self.0).await;
     }
 }
 
@@ -119,8 +126,8 @@ async fn work<L: Link>(
     };
     let cancel = stop.flag.clone();
     let observer = Observer { cancel: cancel.clone(), progress: Box::new(progress) };
-    let blocking = workshop.blocking();
-    let end = blocking.run(move || {
+    let place = workshop.clone();
+    let end = place.run(move || {
         let _turn = turn;
         let (researcher, id) = (permit.researcher().clone(), permit.task().id.clone());
         match node.store().begin_task(&researcher, &id) {
@@ -155,23 +162,23 @@ fn is_final(refusal: &Refusal) -> bool {
     !matches!(refusal.code, Internal | NodeRevoked | NotEnrolled | QuotaExceeded | Unavailable)
 }
 
-/// Fetches a blob, however often the connection breaks meanwhile.
-async fn download<L: Link>(node: &NodeHandle, link: &L, blob: BlobRef) -> Result<Vec<u8>, Refusal> {
+/// Fetches a model, however often the connection breaks meanwhile.
+async fn download<L: Link>(node: &NodeHandle, link: &L, blob: BlobRef) -> Result<Tensors, Refusal> {
     let mut damaged = 0;
     let mut backoff = Backoff::transfer();
-    let mut partial = PartialBlob::new(blob);
+    let mut partial = PartialBlob::of_tensors(blob);
     loop {
         let before = partial.have();
         match link.download(&mut partial).await {
-            Ok(()) => match partial.finish() {
-                Ok(bytes) => return Ok(bytes),
+            Ok(()) => match partial.finish_tensors() {
+                Ok(model) => return model.map_err(|error| Refusal::new(RefusalCode::PlanInvalid, error.to_string())),
                 Err(error) => {
                     damaged += 1;
                     if damaged >= MOST_DAMAGED {
                         return Err(Refusal::new(RefusalCode::Damaged, "the model came damaged again and again"));
                     }
                     tracing::warn!(%error, "a download begins anew");
-                    partial = PartialBlob::new(blob);
+                    partial = PartialBlob::of_tensors(blob);
                 }
             },
             Err(LinkError::Refused(refusal)) if is_final(&refusal) => return Err(refusal),
@@ -187,7 +194,7 @@ async fn download<L: Link>(node: &NodeHandle, link: &L, blob: BlobRef) -> Result
 
 /// Brings a contribution, once.
 pub(super) async fn upload<L: Link>(link: &L, header: &UploadHeader, cleared: &Cleared) -> UploadEnd {
-    match link.upload(header, cleared.path()).await {
+    match link.upload_hashed(header, cleared.path(), cleared.take_digests()).await {
         Ok(()) => UploadEnd::Delivered,
         Err(LinkError::Refused(refusal)) if is_final(&refusal) => UploadEnd::Refused(refusal),
         Err(error) => {

@@ -83,7 +83,7 @@ mod tests {
         let file = json!({ "name": "Heart", "data_type": "csv", "path": path, "tags": ["heart"], "description": "UCI" });
         let place = Place { root: dir.path(), lookup: &|_| None };
         let description = Description::from_json(file.to_string().as_bytes(), place).unwrap();
-        let scan = scan(&description, None).unwrap();
+        let scan = scan(&description, None, &std::sync::atomic::AtomicBool::default()).unwrap();
         let mut rng = StdRng::seed_from_u64(2);
         let dataset = Dataset {
             id: DatasetId::random(&mut rng),

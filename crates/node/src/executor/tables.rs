@@ -3,6 +3,7 @@
 //! A round of a small model takes a few milliseconds, reading its data from a file again would take longer. What was loaded is
 //! kept until another plan or other data is asked for, or [`Tables::forget_unused`] finds it idle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -149,17 +150,16 @@ impl Job<'_> {
             // Two tables need not be in memory at once.
             kept.loaded = None;
         }
-        if self.is_cancelled() {
-            return Err(WorkError::Cancelled);
-        }
+        let stop = self.observer.cancel.as_ref();
+        go_on(stop)?;
         let source = open(&dataset.description, &dataset.scan)?;
         let loaded = if key.target.is_some() {
-            read_rows(&key, source.as_ref())?
+            read_rows(&key, source.as_ref(), stop)?
         } else {
-            read_columns(&key.features, source.as_ref())?
+            read_columns(&key.features, source.as_ref(), stop)?
         };
         // What was read while somebody wrote is not what was registered.
-        if dataset.scan.compare(&dataset.description, Depth::Quick)? == Comparison::Changed {
+        if dataset.scan.compare(&dataset.description, Depth::Quick, stop)? == Comparison::Changed {
             return Err(DataError::Changed { path: dataset.description.path.clone() }.into());
         }
         let loaded = Arc::new(loaded);
@@ -189,6 +189,7 @@ impl Job<'_> {
         let loaded = self.training_rows(plan, dataset, tables)?;
         let columns: Vec<&[f64]> = loaded.columns.iter().map(Vec::as_slice).collect();
         let make = |rows: &[u32]| {
+            go_on(&self.observer.cancel)?;
             let made =
                 Table::from_columns((outcome, precision), &columns, &loaded.target, rows, key.standardisation.as_ref());
             made.map_err(|error| {
@@ -212,19 +213,25 @@ impl Job<'_> {
     }
 }
 
+/// Fails if somebody stopped the work.
+fn go_on(stop: &AtomicBool) -> Result<(), WorkError> {
+    if stop.load(Ordering::Relaxed) { Err(WorkError::Cancelled) } else { Ok(()) }
+}
+
 /// Rows with a target, for training.
-fn read_rows(key: &Key, source: &dyn Source) -> Result<Loaded, WorkError> {
+fn read_rows(key: &Key, source: &dyn Source, stop: &AtomicBool) -> Result<Loaded, WorkError> {
     let choice = ColumnChoice {
         features: &key.features,
         target: key.target.as_deref(),
         split: if let SplitRule::Column(column) = &key.split { Some(column) } else { None },
         missing: key.missing,
     };
-    let table = DataTable::load(source, choice)?;
+    let table = DataTable::load(source, choice, stop)?;
+    go_on(stop)?;
     let split = split(&key.split, &table)?;
     Ok(Loaded {
         names: table.names().to_vec(),
-        columns: columns(&table),
+        columns: columns(&table, stop)?,
         rows: table.rows() as u64,
         dropped: table.dropped().len() as u64,
         target: table.into_parts().1,
@@ -243,13 +250,17 @@ fn split(rule: &SplitRule, table: &DataTable) -> Result<Split, WorkError> {
 }
 
 /// The features column by column.
-fn columns(table: &DataTable) -> Vec<Vec<f64>> {
+fn columns(table: &DataTable, stop: &AtomicBool) -> Result<Vec<Vec<f64>>, WorkError> {
     let width = table.names().len();
-    (0..width).map(|column| table.features().iter().skip(column).step_by(width.max(1)).copied().collect()).collect()
+    let column = |column: usize| {
+        go_on(stop)?;
+        Ok(table.features().iter().skip(column).step_by(width).copied().collect())
+    };
+    (0..width).map(column).collect()
 }
 
 /// Each column's own values.
-fn read_columns(names: &[String], source: &dyn Source) -> Result<Loaded, WorkError> {
+fn read_columns(names: &[String], source: &dyn Source, stop: &AtomicBool) -> Result<Loaded, WorkError> {
     let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
     let schema = source.schema();
     let text = schema.positions(&wanted)?.into_iter().find(|position| !schema.columns()[*position].kind.is_numeric());
@@ -258,6 +269,7 @@ fn read_columns(names: &[String], source: &dyn Source) -> Result<Loaded, WorkErr
     }
     let mut columns = vec![Vec::new(); wanted.len()];
     for batch in source.batches(&wanted)? {
+        go_on(stop)?;
         for (column, array) in columns.iter_mut().zip(batch?.columns()) {
             if let Some(reals) = array.as_primitive_opt::<Float64Type>() {
                 column.extend(reals.iter().flatten().filter(|value| !value.is_nan()));

@@ -12,7 +12,8 @@ use learning::{
     train, training_layout, validate, validation_layout,
 };
 use protocol::{
-    Measured, Progress, Purpose, Refusal, RefusalCode, Report, Tensors, Timestamp, TrainingPlan, ValidatedOn, VectorSpec,
+    Measured, Metric, Progress, Purpose, Refusal, RefusalCode, Report, Tensors, Timestamp, TrainingPlan, ValidatedOn,
+    VectorSpec,
 };
 
 use super::tables::Ready;
@@ -27,15 +28,16 @@ use crate::store::Dataset;
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
+/// Held-out rows of each class that a node's own AUC needs.
+const FEWEST_OF_A_CLASS: u64 = 2;
+
 fn plan_invalid(error: impl std::fmt::Display) -> WorkError {
     WorkError::refused(RefusalCode::PlanInvalid, error.to_string())
 }
 
 /// Global parameters, and how features are standardised.
-fn read_model(plan: &TrainingPlan, model: Option<Vec<u8>>) -> Result<(Tensors, Option<Standardisation>), WorkError> {
-    let bytes = model.ok_or_else(|| plan_invalid("the task has no model"))?;
-    let tensors = Tensors::from_bytes(&bytes).map_err(plan_invalid)?;
-    drop(bytes);
+fn read_model(plan: &TrainingPlan, model: Option<Tensors>) -> Result<(Tensors, Option<Standardisation>), WorkError> {
+    let tensors = model.ok_or_else(|| plan_invalid("the task has no model"))?;
     let (parameters, standardisation) = Standardisation::detach(tensors).map_err(plan_invalid)?;
     if plan.standardise() != standardisation.is_some() {
         return Err(plan_invalid("the model has a standardisation if and only if the plan asks for one"));
@@ -101,7 +103,7 @@ impl Job<'_> {
         training_round: u32,
         dataset: &Dataset,
         tables: &Tables,
-        model: Option<Vec<u8>>,
+        model: Option<Tensors>,
     ) -> Result<Outcome, WorkError> {
         let (global, standardisation) = read_model(plan, model)?;
         let ready = self.ready(plan, dataset, tables, standardisation)?;
@@ -143,7 +145,7 @@ impl Job<'_> {
                 }
                 Purpose::ValidationGlobal => Values::Reals(sums[0].next().unwrap_or_default()),
                 Purpose::ValidationLocal => Values::Reals(sums[1].next().unwrap_or_default()),
-                Purpose::Statistic => return Err(plan_invalid("a training has no statistic")),
+                Purpose::Statistic | Purpose::Clipped => return Err(plan_invalid("a training has no such vector")),
             };
             vectors.push(computed(spec, values));
         }
@@ -155,7 +157,7 @@ impl Job<'_> {
         plan: &TrainingPlan,
         dataset: &Dataset,
         tables: &Tables,
-        model: Option<Vec<u8>>,
+        model: Option<Tensors>,
     ) -> Result<Outcome, WorkError> {
         let (global, standardisation) = read_model(plan, model)?;
         let ready = self.ready(plan, dataset, tables, standardisation)?;
@@ -215,7 +217,7 @@ impl Job<'_> {
         global: &Tensors,
     ) -> Result<learning::Trained, WorkError> {
         let stream = Stream::training(plan.arguments().seed, self.node.id(), training_round);
-        let assignment = Assignment { plan, table: rows, start: global, optimizer: None, stream };
+        let assignment = Assignment { plan, table: rows, start: global, stream };
         let path = self.checkpoint_path();
         let checkpoint = read_if_there(&path)
             .map_err(WorkError::Hindered)?
@@ -228,7 +230,8 @@ impl Job<'_> {
             path,
             permit: self.permit,
             checkpointed: begun,
-            reported: begun,
+            // The first report is due at once: it ends the reading of data.
+            reported: Timestamp::from_millis(0),
         };
         let mut result = train(assignment, checkpoint.as_ref(), &mut watcher);
         if checkpoint.is_some() && matches!(result, Err(TrainingError::Checkpoint | TrainingError::Optimizer(_))) {
@@ -261,8 +264,14 @@ impl Job<'_> {
                 return None;
             }
         };
+        let few = few_of_a_class(&validated.metrics.rows_per_class);
         for (metric, value) in validated.metrics.defined() {
-            if value.is_finite() {
+            if metric == Metric::Auc && few {
+                self.remarks.push(format!(
+                    "{} of the {side} parameters is not shown: fewer than {FEWEST_OF_A_CLASS} held-out rows of a class",
+                    metric.name()
+                ));
+            } else if value.is_finite() {
                 report.measured.push(Measured { on, metric, value });
             } else {
                 self.remarks.push(format!("{} of the {side} parameters is no finite number", metric.name()));
@@ -273,6 +282,11 @@ impl Job<'_> {
         }
         Some(validated.sums)
     }
+}
+
+/// Whether an AUC would say how one row ranks.
+fn few_of_a_class(rows_per_class: &[u64]) -> bool {
+    rows_per_class.iter().any(|rows| *rows < FEWEST_OF_A_CLASS)
 }
 
 fn too_few(sentence: &str) -> WorkError {

@@ -6,7 +6,7 @@ use data::{Description, Scan};
 use protocol::{DatasetId, ResearcherId, Timestamp};
 use rusqlite::{OptionalExtension, Row};
 
-use super::{Durability, Store, StoreError, converted, from_json, integer, timestamp, to_json};
+use super::{Durability, Store, StoreError, converted, from_json, millis, timestamp, to_json};
 
 /// A registered dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,7 @@ impl Store {
                     to_json(&new.description)?,
                     to_json(&new.visible_to)?,
                     to_json(&new.scan)?,
-                    integer(new.registered.as_millis()),
+                    millis(new.registered),
                 ),
             )?;
             Ok(Ok(()))

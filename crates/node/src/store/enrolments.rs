@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row};
 use transport::address::Address;
 use transport::identity::{Certificate, TaskKey};
 
-use super::{Durability, Store, StoreError, converted, integer, timestamp};
+use super::{Durability, Store, StoreError, converted, millis, timestamp};
 
 /// What a node keeps about one researcher. The node's key lies in the key store under the researcher's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Store {
                     new.certificate.to_pem(),
                     new.task_key.as_point(),
                     new.allowed,
-                    integer(new.enrolled.as_millis()),
+                    millis(new.enrolled),
                 ),
             )?;
             Ok(())

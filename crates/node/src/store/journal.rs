@@ -3,7 +3,7 @@
 use protocol::{Plan, ResearcherId, StatisticPlan, Task, TaskId, Timestamp, Work};
 use rusqlite::{OptionalExtension, Row};
 
-use super::{Durability, Store, StoreError, converted, from_json, integer, timestamp, to_json, unsigned};
+use super::{Durability, Store, StoreError, converted, from_json, millis, timestamp, to_json, unsigned};
 use crate::participant::{Participant, State};
 
 /// A task as it came in.
@@ -61,12 +61,12 @@ impl Store {
     /// Writes a task that is not in the journal yet.
     pub fn add_task(&self, new: &NewTask<'_>, participant: &Participant) -> Result<(), StoreError> {
         let (state, is_open) = stored(participant.state())?;
-        let updated = integer(participant.updated().as_millis());
+        let updated = millis(participant.updated());
         let document = if is_over(participant.state()) { to_json(&emptied(new.task.clone()))? } else { to_json(new.task)? };
         self.write(Durability::Durable, |connection| {
             let mut statement = connection.prepare_cached(
-                "INSERT INTO task (researcher, id, experiment, document, signature, state, is_open, accepted, updated)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+                "INSERT INTO task (researcher, id, format, experiment, document, signature, state, is_open, accepted, updated)
+                 VALUES (?1, ?2, 2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
             )?;
             let task = new.task;
             let experiment = task.key.experiment.as_str();
@@ -96,7 +96,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (state, is_open) = stored(participant.state())?;
         let keeps_content = matches!(participant.state(), State::Computed(_) | State::Delivered(_));
-        let updated = integer(participant.updated().as_millis());
+        let updated = millis(participant.updated());
         self.write(durability, |connection| {
             let mut statement = connection.prepare_cached(
                 "UPDATE task SET state = ?3, is_open = ?4, updated = ?5,
@@ -187,7 +187,7 @@ impl Store {
     pub fn forget_settled_tasks(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.write(Durability::Lazy, |connection| {
             let sql = "DELETE FROM task WHERE is_open = 0 AND updated < ?1";
-            Ok(connection.execute(sql, [integer(before.as_millis())])?)
+            Ok(connection.execute(sql, [millis(before)])?)
         })
     }
 }

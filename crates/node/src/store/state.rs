@@ -3,7 +3,7 @@
 use protocol::{ExperimentId, ResearcherId, Timestamp};
 use rusqlite::OptionalExtension;
 
-use super::{Durability, Store, StoreError, integer};
+use super::{Durability, Store, StoreError, millis};
 
 impl Store {
     /// Reads one piece of an experiment's state.
@@ -35,7 +35,7 @@ impl Store {
             connection.execute(
                 "INSERT OR REPLACE INTO experiment_state (researcher, experiment, name, content, updated)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
-                (researcher.as_str(), experiment.as_str(), name, content, integer(now.as_millis())),
+                (researcher.as_str(), experiment.as_str(), name, content, millis(now)),
             )?;
             Ok(())
         })
@@ -47,7 +47,7 @@ impl Store {
             let sql = "DELETE FROM experiment_state WHERE updated < ?1 AND NOT EXISTS (
                            SELECT 1 FROM task WHERE task.researcher = experiment_state.researcher
                            AND task.experiment = experiment_state.experiment AND (is_open = 1 OR task.updated >= ?1))";
-            Ok(connection.execute(sql, [integer(before.as_millis())])?)
+            Ok(connection.execute(sql, [millis(before)])?)
         })
     }
 }

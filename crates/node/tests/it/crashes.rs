@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use component::blocking::Blocking;
 use node::handle::NodeHandle;
 use node::participant::State;
 use node::store::Enrolment;
-use node::workshop::{Blocking, Workshop};
+use node::workshop::Workshop;
 use protocol::{DatasetId, RawTrainingPlan, RefusalCode, ResearcherMessage, Task, TrainingArguments, TrainingPlan};
 use tokio::sync::mpsc;
 use transport::link::LinkError;
@@ -23,7 +24,7 @@ struct Scene {
 fn scene() -> Scene {
     let mut world = World::new();
     let node = world.node();
-    let dataset = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart"])).unwrap().row.id;
+    let dataset = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart"]), &crate::GO_ON).unwrap().row.id;
     let enrolment = world.enrol(&node);
     let (played, sessions) = Played::new(&world.researcher);
     Scene { world, dataset, enrolment, played, sessions }

@@ -10,7 +10,7 @@ use node::command::{CommandError, Reply, Request, Status, TokenText, run};
 use node::daemon;
 use node::handle::NodeHandle;
 use protocol::{
-    BlobRef, Hello, NodeId, NodeMessage, ProtocolVersion, Refusal, RefusalCode, ResearcherId, ResearcherMessage,
+    BlobRef, Hello, NodeId, NodeMessage, ProtocolVersion, Refusal, RefusalCode, ResearcherId, ResearcherMessage, Timestamp,
     UploadHeader, Welcome,
 };
 use rand::SeedableRng;
@@ -36,6 +36,14 @@ struct Enroller {
     researcher: ResearcherId,
     task_key: SecretKey,
     sessions: Mutex<Vec<(mpsc::Sender<ResearcherMessage>, mpsc::Receiver<NodeMessage>)>>,
+    /// How far its clock is behind the node's.
+    behind: Duration,
+}
+
+/// What a clock says that is behind.
+fn now(behind: Duration) -> Timestamp {
+    let behind = u64::try_from(behind.as_millis()).unwrap();
+    Timestamp::from_millis(SystemClock.now().as_millis() - behind)
 }
 
 fn unwanted<T>() -> Result<T, Refusal> {
@@ -53,7 +61,7 @@ impl Host for Enroller {
 
     async fn renew(&self, node: &NodeId, csr: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         let mut rng = StdRng::seed_from_u64(3);
-        Ok(self.authority.issue_node(&csr, node, SystemClock.now(), 30 * DAY, &mut rng).unwrap().as_der().to_vec())
+        Ok(self.authority.issue_node(&csr, node, now(self.behind), 30 * DAY, &mut rng).unwrap().as_der().to_vec())
     }
 
     fn admit(&self, _node: &NodeId, _key_fingerprint: &[u8; 32]) -> Result<(), Refusal> {
@@ -95,11 +103,15 @@ struct Served {
 }
 
 async fn researcher(id: u64) -> Served {
+    researcher_behind(id, Duration::ZERO).await
+}
+
+async fn researcher_behind(id: u64, behind: Duration) -> Served {
     let mut rng = StdRng::seed_from_u64(id);
     let researcher = ResearcherId::random(&mut rng);
-    let authority = FederationCa::create(&researcher, SystemClock.now(), 365 * DAY, &mut rng).unwrap();
-    let server = authority.issue_server(SystemClock.now(), 30 * DAY, &mut rng).unwrap();
-    let host = Enroller { authority, researcher, task_key: SecretKey::generate(), sessions: Mutex::default() };
+    let authority = FederationCa::create(&researcher, now(behind), 365 * DAY, &mut rng).unwrap();
+    let server = authority.issue_server(now(behind), 30 * DAY, &mut rng).unwrap();
+    let host = Enroller { authority, researcher, task_key: SecretKey::generate(), sessions: Mutex::default(), behind };
     let host = Arc::new(host);
     let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = socket::listen(&matrix::RESEARCHER_FROM_NODE, any_port).await.unwrap();
@@ -134,13 +146,13 @@ async fn enrolling_again_keeps_id_and_datasets_and_takes_a_new_key() {
     let world = World::new();
     let researcher = researcher(1).await;
     let node = NodeHandle::open(&world.folder).unwrap();
-    node.add_dataset(&heart_dataset(&world.heart("va.csv"), &["heart"])).unwrap();
+    node.add_dataset(&heart_dataset(&world.heart("va.csv"), &["heart"]), &crate::GO_ON).unwrap();
     let first = node.enrol(&researcher.token()).await.unwrap();
     let second = node.enrol(&researcher.token()).await.unwrap();
     assert_eq!(first.certificate.node(), second.certificate.node());
     assert_ne!(first.certificate.key_fingerprint(), second.certificate.key_fingerprint());
     assert_eq!(node.store().enrolments().unwrap().len(), 1);
-    assert_eq!(node.dataset_rows().unwrap().len(), 1);
+    assert_eq!(node.dataset_rows(&crate::GO_ON).unwrap().len(), 1);
     assert_eq!(std::fs::read_dir(world.folder.keys()).unwrap().count(), 1, "the old key is gone");
     node.identity(&second).unwrap();
     node.forget(&second.researcher).unwrap();
@@ -160,6 +172,29 @@ async fn a_certificate_is_renewed_for_the_same_key() {
     node.identity(&renewed).unwrap();
 }
 
+/// With each renewal the certificate would be due again at once, and each one ends the connection.
+#[tokio::test]
+async fn a_node_whose_clock_is_ahead_renews_once_and_stays_connected() {
+    let world = World::new();
+    let researcher = researcher_behind(10, 25 * DAY).await;
+    run(&world.folder, Request::Enrol { token: researcher.token() }).await.unwrap();
+    let folder = world.folder.clone();
+    let running = tokio::spawn(async move { daemon::run(&folder, std::future::pending()).await });
+    let renewals = async || {
+        let Reply::Audit { rows } = run(&world.folder, Request::AuditTail { lines: 1000 }).await.unwrap() else { panic!() };
+        rows.iter().filter(|row| row.event == "certificate.renewed").count()
+    };
+    while renewals().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        assert_eq!(renewals().await, 1);
+    }
+    assert_eq!(researcher.host.sessions.lock().unwrap().len(), 1);
+    run(&world.folder, Request::Stop).await.unwrap();
+    running.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn another_authority_with_the_same_id_is_refused_loudly() {
     let world = World::new();
@@ -173,6 +208,7 @@ async fn another_authority_with_the_same_id_is_refused_loudly() {
         researcher: first.host.researcher.clone(),
         task_key: SecretKey::generate(),
         sessions: Mutex::default(),
+        behind: Duration::ZERO,
     };
     let server = impostor.authority.issue_server(SystemClock.now(), DAY, &mut StdRng::seed_from_u64(6)).unwrap();
     let listener = socket::listen(&matrix::RESEARCHER_FROM_NODE, "127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -15,7 +15,7 @@ struct Asked {
 fn asked() -> Asked {
     let mut world = World::new();
     let node = world.node();
-    let id = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart"])).unwrap().row.id;
+    let id = node.add_dataset(&heart_dataset(&world.heart("cleveland.csv"), &["heart"]), &crate::GO_ON).unwrap().row.id;
     let (task, _) = world.training_task(&id, &plan());
     Asked { world, task }
 }
@@ -70,6 +70,12 @@ fn a_task_that_was_changed_on_its_way_is_refused() {
 }
 
 #[test]
+fn a_task_that_is_signed_for_another_node_is_refused() {
+    let other = "NODE_00000000-0000-4000-8000-000000000009";
+    assert_eq!(check(&[], |task| task.node = other.parse().unwrap(), true), Some(RefusalCode::OtherNode));
+}
+
+#[test]
 fn the_hospitals_rules_hold() {
     let other = "RESEARCHER_00000000-0000-4000-8000-000000000009";
     assert_eq!(check(&[("FBM_SECURITY_ALLOWED_RESEARCHERS", other)], |_| {}, true), Some(RefusalCode::ResearcherNotAllowed));
@@ -120,7 +126,7 @@ fn a_dataset_that_a_researcher_may_not_see_is_unknown_to_it() {
     let node = world.node();
     let mut new = heart_dataset(&world.heart("cleveland.csv"), &["heart"]);
     new.visible_to = vec!["RESEARCHER_00000000-0000-4000-8000-000000000009".parse().unwrap()];
-    let id = node.add_dataset(&new).unwrap().row.id;
+    let id = node.add_dataset(&new, &crate::GO_ON).unwrap().row.id;
     let enrolment = world.enrol(&node);
     let (task, _) = world.training_task(&id, &plan());
     let refusal = node.policy().admit(&node, &enrolment, &task, &world.sign(&task)).unwrap_err();

@@ -9,4 +9,10 @@ mod federation;
 mod gates;
 mod rounds;
 mod storage;
+mod turns;
 mod world;
+
+use std::sync::atomic::AtomicBool;
+
+/// Nobody stops the reading.
+static GO_ON: AtomicBool = AtomicBool::new(false);

@@ -1,11 +1,11 @@
 //! Rounds with a researcher: what is computed, what is refused, what is said.
 
+use component::blocking::Blocking;
 use node::agent::Order;
 use node::command::{Reply, Request};
-use node::workshop::Blocking;
 use protocol::{
-    Missing, NodeMessage, Plan, RawTrainingPlan, Refusal, RefusalCode, RequestId, ResearcherMessage, StatisticPlan, Tags,
-    Task, TrainingArguments, TrainingPlan, Work,
+    Metric, Missing, NodeId, NodeMessage, Plan, Progress, RawTrainingPlan, Refusal, RefusalCode, RequestId,
+    ResearcherMessage, StatisticPlan, Tags, Task, TrainingArguments, TrainingPlan, Work,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -43,7 +43,7 @@ async fn scene_in(mut world: World, content: Option<&str>, blocking: Blocking) -
     if let Some(content) = content {
         std::fs::write(&path, content).unwrap();
     }
-    let dataset = node.add_dataset(&heart_dataset(&path, &["heart", "uci"])).unwrap().row.id;
+    let dataset = node.add_dataset(&heart_dataset(&path, &["heart", "uci"]), &crate::GO_ON).unwrap().row.id;
     let enrolment = world.enrol(&node);
     let (played, mut sessions) = Played::new(&world.researcher);
     let agent = RunningAgent::start_with(node.clone(), enrolment, played.clone(), blocking);
@@ -208,7 +208,7 @@ async fn a_changed_file_is_refused_until_it_is_refreshed() {
     std::fs::write(&path, text).unwrap();
     let task = scene.training(&plan());
     assert_eq!(scene.refused(&task).await.code, RefusalCode::DatasetChanged);
-    scene.node.refresh_dataset(&scene.dataset).unwrap();
+    scene.node.refresh_dataset(&scene.dataset, &crate::GO_ON).unwrap();
     let task = scene.training(&plan());
     scene.session.give(&scene.world, &task).await;
     scene.played.wait_for_uploads(1).await;
@@ -225,7 +225,7 @@ async fn values_beyond_the_scale_are_answered_with_one_that_fits() {
     let NodeMessage::OutOfRange { exponents, .. } = scene.session.hear().await else { panic!() };
     assert_eq!(exponents.len(), task.layout.len());
     let mut again = scene.training(&plan());
-    learning::widen(&mut again.layout, &exponents);
+    again.layout.iter_mut().zip(exponents).for_each(|(spec, exponent)| spec.encoding.exponent = exponent);
     scene.session.give(&scene.world, &again).await;
     scene.played.wait_for_uploads(1).await;
 }
@@ -408,6 +408,37 @@ async fn few_held_out_rows_are_not_measured_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_auc_that_one_row_decides_is_not_shown_and_the_sums_have_it() {
+    let content = "age,sex,thalach,oldpeak,target,split\n\
+        1,1,1,1,0,train\n2,1,1,1,1,train\n3,0,1,1,1,train\n4,0,1,1,0,train\n\
+        1,1,1,1,0,test\n2,1,1,1,1,test\n3,0,1,1,1,test\n";
+    let mut scene = scene_of_least("1", Some(content)).await;
+    let arguments = TrainingArguments { test_ratio: 0.0, split_column: Some("split".into()), ..raw_plan().arguments };
+    let task = scene.training(&TrainingPlan::new(RawTrainingPlan { arguments, ..raw_plan() }).unwrap());
+    scene.session.give(&scene.world, &task).await;
+    let (header, bytes) = scene.played.wait_for_uploads(1).await.remove(0);
+    let report = header.report.unwrap();
+    assert_eq!(report.test_rows, 3);
+    assert!(report.measured.iter().any(|measured| measured.metric == Metric::Accuracy));
+    assert!(report.measured.iter().all(|measured| measured.metric != Metric::Auc), "{report:?}");
+    let expected = "auc of the global parameters is not shown: fewer than 2 held-out rows of a class";
+    assert!(report.remarks.iter().any(|remark| remark == expected), "{report:?}");
+    let scores = task.layout.iter().zip(decode(&task.layout, &bytes)).filter(|(spec, _)| spec.name.contains("score"));
+    let counted: f64 = scores.flat_map(|(_, values)| values).sum();
+    assert!(counted > 0.0, "all nodes together have an AUC");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_says_that_it_reads_its_data_and_then_how_much_there_is_to_do() {
+    let mut scene = scene().await;
+    let task = scene.training(&plan());
+    scene.session.give(&scene.world, &task).await;
+    assert_eq!(scene.session.hear_progress().await, Progress { done: 0, total: 0, loss: None });
+    let Progress { done, total, .. } = scene.session.hear_progress().await;
+    assert!((1..=total).contains(&done), "{done} of {total}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_column_of_few_values_is_in_no_statistic() {
     let content = "a,b,c\n1,10,\n,20,\n3,30,\n";
     let mut scene = scene_of_least("3", Some(content)).await;
@@ -424,8 +455,12 @@ async fn a_column_of_few_values_is_in_no_statistic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_signed_does_not_fill_the_journal() {
+async fn what_is_not_signed_for_this_node_does_not_fill_the_journal() {
     let mut scene = scene().await;
+    let elsewhere = Task { node: NodeId::random(&mut StdRng::seed_from_u64(8)), ..scene.training(&plan()) };
+    scene.session.give(&scene.world, &elsewhere).await;
+    assert_eq!(scene.session.hear_refusal(&elsewhere).await.code, RefusalCode::OtherNode);
+    assert_eq!(scene.node.store().task(&scene.world.researcher, &elsewhere.id).unwrap(), None);
     let task = scene.training(&plan());
     scene.session.say(ResearcherMessage::Task { task: Box::new(task.clone()), signature: b"nobody's".to_vec() }).await;
     assert_eq!(scene.session.hear_refusal(&task).await.code, RefusalCode::SignatureInvalid);

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use component::blocking::Blocking;
 use component::folder::{ComponentFolder, Kind};
 use learning::{initial, parameters, training_layout, validation_layout};
 use node::agent::{Agent, AgentHandle};
 use node::command::NewDataset;
 use node::handle::{NodeHandle, Surroundings, create_with};
 use node::store::Enrolment;
-use node::workshop::{Blocking, Workshop};
+use node::workshop::Workshop;
 use protocol::{
-    BlobRef, DataType, DatasetId, Digest, ExperimentId, Family, Hello, ModelSpec, NodeMessage, OptimizerSpec, Plan,
-    Precision, ProtocolVersion, RawTrainingPlan, Refusal, Requester, ResearcherId, ResearcherMessage, RoundKey, Task,
-    TaskId, Timestamp, TrainingArguments, TrainingPlan, UploadHeader, Validation, VectorSpec, Welcome, Work,
+    BlobRef, DataType, DatasetId, Digest, ExperimentId, Family, Hello, ModelSpec, NodeId, NodeMessage, OptimizerSpec, Plan,
+    Precision, Progress, ProtocolVersion, RawTrainingPlan, Refusal, Requester, ResearcherId, ResearcherMessage, RoundKey,
+    Task, TaskId, Timestamp, TrainingArguments, TrainingPlan, UploadHeader, Validation, VectorSpec, Welcome, Work,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -37,6 +38,7 @@ pub(crate) struct World {
     pub(crate) researcher: ResearcherId,
     pub(crate) experiment: ExperimentId,
     authority: FederationCa,
+    node: NodeId,
     task_key: SecretKey,
     rng: StdRng,
     pub(crate) env: Vec<(String, String)>,
@@ -47,7 +49,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("hospital-north");
         let mut rng = StdRng::seed_from_u64(11);
-        create_with(&root, "North", &mut rng).unwrap();
+        let node = create_with(&root, "North", &mut rng).unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
         let researcher = ResearcherId::random(&mut rng);
         Self {
@@ -57,6 +59,7 @@ impl World {
             authority: FederationCa::create(&researcher, now, Duration::from_hours(240), &mut rng).unwrap(),
             experiment: ExperimentId::random(&mut rng),
             researcher,
+            node,
             task_key: SecretKey::generate(),
             rng,
             env: Vec::new(),
@@ -112,6 +115,7 @@ impl World {
     ) -> Task {
         Task {
             id: TaskId::random(&mut self.rng),
+            node: self.node.clone(),
             key: RoundKey { experiment: self.experiment.clone(), round: 0, attempt: 0, phase: 0 },
             requester: Requester { user: "ada".into() },
             dataset: dataset.clone(),
@@ -119,6 +123,7 @@ impl World {
             work,
             model,
             layout,
+            masking: None,
         }
     }
 
@@ -202,6 +207,8 @@ struct PlayedState {
     /// What uploads meet before one succeeds.
     obstacles: VecDeque<LinkError>,
     is_down: bool,
+    /// What a connection meets.
+    refusal: Option<Refusal>,
 }
 
 /// The researcher's end of one connection. Dropping it breaks the connection.
@@ -235,6 +242,10 @@ impl Played {
 
     pub(crate) fn set_down(&self, is_down: bool) {
         self.state().is_down = is_down;
+    }
+
+    pub(crate) fn refuse(&self, refusal: Option<Refusal>) {
+        self.state().refusal = refusal;
     }
 
     pub(crate) fn uploads(&self) -> Vec<(UploadHeader, Vec<u8>)> {
@@ -275,6 +286,16 @@ impl PlayedSession {
         }
     }
 
+    /// The next word about how far the node is.
+    pub(crate) async fn hear_progress(&mut self) -> Progress {
+        loop {
+            let message = tokio::time::timeout(Duration::from_mins(10), self.from_node.recv()).await;
+            if let NodeMessage::Progress { progress, .. } = message.expect("it works").expect("the node is connected") {
+                return progress;
+            }
+        }
+    }
+
     pub(crate) async fn hear_refusal(&mut self, task: &Task) -> Refusal {
         match self.hear().await {
             NodeMessage::Refused { task: id, refusal } if id == task.id => refusal,
@@ -286,9 +307,15 @@ impl PlayedSession {
         assert_eq!(self.hear().await, NodeMessage::Accepted { task: task.id.clone() });
     }
 
-    /// Whether nothing is said for a virtual minute.
+    /// Whether nothing but progress is said for a virtual minute.
     pub(crate) async fn is_silent(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_mins(1), self.from_node.recv()).await.is_err()
+        loop {
+            match tokio::time::timeout(Duration::from_mins(1), self.from_node.recv()).await {
+                Err(_) => return true,
+                Ok(Some(NodeMessage::Progress { .. })) => {}
+                Ok(_) => return false,
+            }
+        }
     }
 }
 
@@ -296,6 +323,9 @@ impl Link for Played {
     async fn connect(&self, hello: Hello) -> Result<Session, LinkError> {
         if self.state().is_down {
             return Err(LinkError::Unreachable("down".into()));
+        }
+        if let Some(refusal) = self.state().refusal.clone() {
+            return Err(LinkError::Refused(refusal));
         }
         let (to_node, inbox) = mpsc::channel(64);
         let (outbox, from_node) = mpsc::channel(64);
@@ -318,8 +348,7 @@ impl Link for Played {
         let bytes =
             bytes.ok_or_else(|| LinkError::Refused(Refusal::new(protocol::RefusalCode::TaskUnknown, "no such blob")))?;
         let start = usize::try_from(into.have()).unwrap();
-        into.append(&Chunk::new(into.have(), bytes[start..].to_vec().into()))
-            .map_err(|error| LinkError::Broken(error.to_string()))
+        into.append(&Chunk::new(into.have(), bytes[start..].to_vec())).map_err(|error| LinkError::Broken(error.to_string()))
     }
 
     async fn upload(&self, header: &UploadHeader, file: &Path) -> Result<(), LinkError> {

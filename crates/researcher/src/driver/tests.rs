@@ -15,11 +15,11 @@ use transport::clock::ManualClock;
 use transport::identity::SecretKey;
 
 use super::*;
-use crate::blocking::Blocking;
 use crate::board::Board;
 use crate::command::ExperimentState;
 use crate::files::Files;
 use crate::sessions::Sessions;
+use component::blocking::Blocking;
 
 const NODES: usize = 3;
 
@@ -121,6 +121,7 @@ fn desk(dir: &Path) -> (Arc<Desk>, mpsc::Receiver<Mail>) {
         blocking: Blocking::Inline,
         sessions: Sessions::default(),
         board: Arc::new(Board::default()),
+        spool_quota_bytes: 1 << 30,
         mailbox,
     };
     (Arc::new(desk), mail)
@@ -262,7 +263,7 @@ fn work(node: &mut Node, task: &Task, files: &Files) -> Mail {
     let mut file = PartialFile::open(&files.contribution(&task.id), blob).unwrap();
     let have = usize::try_from(file.have()).unwrap();
     for chunk in bytes[have..].chunks(transport::blob::CHUNK_BYTES) {
-        file.append(&Chunk::new(file.have(), chunk.to_vec().into())).unwrap();
+        file.append(&Chunk::new(file.have(), chunk.to_vec())).unwrap();
     }
     file.finish().unwrap();
     let header = UploadHeader { task: task.id.clone(), digest: blob.digest, bytes: blob.bytes, report: None };

@@ -17,9 +17,20 @@ pub struct Live {
     pub progress: Option<Progress>,
 }
 
+impl Live {
+    /// Where a node is that has its task.
+    pub(crate) fn state(&self) -> NodeProgress {
+        match self.progress {
+            Some(Progress { total: 0, .. }) => NodeProgress::Reading,
+            _ => NodeProgress::Working,
+        }
+    }
+}
+
 fn kind(work: &Work) -> RoundKind {
     match work {
-        Work::Sums => RoundKind::Sums,
+        // A round closes with its own work; exchanges of secure aggregation are parts of it.
+        Work::Sums | Work::Secure { .. } => RoundKind::Sums,
         Work::SquaredDifferences { .. } => RoundKind::SquaredDifferences,
         Work::Train { .. } => RoundKind::Training,
         Work::Validate => RoundKind::Validation,
@@ -213,14 +224,18 @@ impl Experiment {
                     (snapshot.done, snapshot.total, snapshot.loss) = (progress.done, progress.total, progress.loss);
                 }
                 if seat.state == SeatState::Open && live.is_accepted {
-                    snapshot.state = NodeProgress::Working;
+                    snapshot.state = live.state();
                 }
             }
-            if snapshot.state == NodeProgress::Waiting || snapshot.state == NodeProgress::Working {
+            if self.is_over() && snapshot.state == NodeProgress::Waiting {
+                snapshot.state = NodeProgress::Over;
+            }
+            let is_open = |state| matches!(state, NodeProgress::Waiting | NodeProgress::Working | NodeProgress::Reading);
+            if is_open(snapshot.state) || snapshot.state == NodeProgress::Over {
                 if let Some(Dropped { by_hospital, reason }) = &participant.dropped {
                     let state = if *by_hospital { NodeProgress::StoppedByHospital } else { NodeProgress::Dropped };
                     (snapshot.state, snapshot.reason) = (state, Some(reason.clone()));
-                } else if participant.away_since.is_some() {
+                } else if participant.away_since.is_some() && snapshot.state != NodeProgress::Over {
                     snapshot.state = NodeProgress::Away;
                 }
             }

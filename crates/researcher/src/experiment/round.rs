@@ -109,6 +109,7 @@ impl Round {
         match (&self.work, plan) {
             (Work::Train { training_round }, _) => format!("in training round {training_round}"),
             (Work::Validate, _) => "in the last validation".to_owned(),
+            (Work::Secure { step, .. }, _) => format!("at the step {} of secure aggregation", step.name()),
             (Work::Sums | Work::SquaredDifferences { .. }, Plan::Training(_)) => "while standardising".to_owned(),
             (Work::Sums, Plan::Statistic(_)) => "in the first pass of the statistic".to_owned(),
             (Work::SquaredDifferences { .. }, Plan::Statistic(_)) => "in the second pass of the statistic".to_owned(),

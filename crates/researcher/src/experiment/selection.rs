@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use component::config::nearest;
 use protocol::encoding::MAX_CONTRIBUTIONS;
 use protocol::{
-    DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, Tags, Timestamp,
+    DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, StatisticPlan, Tags,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,9 @@ pub struct Selecting {
     /// Nodes that were asked and have not answered, or that are gone and may come back.
     pub asked: BTreeMap<NodeId, String>,
     pub found: BTreeMap<NodeId, Offer>,
+    /// Connected nodes that are not asked, by name: one of them may have been meant by a name that nobody has.
+    #[serde(default)]
+    pub others: BTreeMap<NodeId, String>,
 }
 
 /// What a node answered.
@@ -77,18 +82,20 @@ pub(super) fn tags(spec: &ExperimentSpec) -> Option<Tags> {
 
 impl Selecting {
     pub(super) fn new(since: Timestamp) -> Self {
-        Self { since, asked: BTreeMap::new(), found: BTreeMap::new() }
+        Self { since, asked: BTreeMap::new(), found: BTreeMap::new(), others: BTreeMap::new() }
     }
 
     /// After a restart: whoever was here is expected back.
     pub(super) fn begin_again(&mut self, since: Timestamp) {
         self.since = since;
+        self.others.clear();
         let found = std::mem::take(&mut self.found);
         self.asked.extend(found.into_iter().map(|(node, offer)| (node, offer.name)));
     }
 
     /// A node whose connection is gone is expected back.
     pub(super) fn lose(&mut self, node: &NodeId) {
+        self.others.remove(node);
         if let Some(offer) = self.found.remove(node) {
             self.asked.insert(node.clone(), offer.name);
         }
@@ -129,6 +136,9 @@ impl Selecting {
             ));
         }
         let faces: Vec<(&str, &DatasetFace)> = chosen.values().map(|(offer, face)| (offer.name.as_str(), *face)).collect();
+        if let Some(reason) = misspelt_column(spec.plan(), &faces) {
+            return Choice::Refused(reason);
+        }
         match resolve(spec.clone(), &faces) {
             Err(reason) => Choice::Refused(reason),
             Ok(spec) => Choice::Chosen {
@@ -147,14 +157,57 @@ impl Selecting {
             1 => format!("waits a short while for a node with {wanted}"),
             min_nodes => format!("waits a short while for nodes with {wanted}: {chosen} of {min_nodes} found"),
         };
+        let misspelt = self.misspelt_tags(spec);
         let nobody = (self.asked.is_empty() && self.found.is_empty()).then(|| "none is connected".to_owned());
         let silent = self.asked.values().map(|name| format!("{name} has not answered yet"));
         let unsuited = self.found.iter().filter(|offer| !matches(offer));
         let unsuited = unsuited.map(|(_, offer)| format!("{} has no such dataset", offer.name));
         let absent = missing(spec, &self.found).into_iter();
         let absent = absent.filter(|name| !self.asked.iter().any(|(node, asked)| node.as_str() == name || asked == name));
-        let absent = absent.map(|name| format!("{name} is not connected"));
-        [sentence].into_iter().chain(nobody).chain(silent).chain(unsuited).chain(absent).collect::<Vec<_>>().join("; ")
+        let absent = absent.map(|name| format!("{name} is not connected{}", self.similar_node(&name)));
+        [sentence]
+            .into_iter()
+            .chain(misspelt)
+            .chain(nobody)
+            .chain(silent)
+            .chain(unsuited)
+            .chain(absent)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    /// Takes a node's answer. Returns whether to ask it for all its datasets: none of those that it found does, and the names
+    /// of the others tell whether a tag is misspelt.
+    pub(super) fn answer(&mut self, node: &NodeId, datasets: Vec<DatasetFace>, spec: &ExperimentSpec) -> bool {
+        if let Some(name) = self.asked.remove(node) {
+            let is_unsuited = matches!(spec.selection(), Selection::Tags(_)) && datasets.is_empty();
+            self.found.insert(node.clone(), Offer { name, datasets });
+            return is_unsuited;
+        }
+        if let Some(offer) = self.found.get_mut(node).filter(|offer| offer.datasets.is_empty()) {
+            offer.datasets = datasets;
+        }
+        false
+    }
+
+    /// Says which node is called nearly as one that is not connected.
+    fn similar_node(&self, name: &str) -> String {
+        let known = self.others.iter().flat_map(|(node, name)| [node.to_string(), name.clone()]);
+        did_you_mean(nearest(name, known))
+    }
+
+    /// Says which tags nobody has that are nearly those of a dataset.
+    fn misspelt_tags(&self, spec: &ExperimentSpec) -> Option<String> {
+        let Selection::Tags(wanted) = spec.selection() else { return None };
+        let faces = self.found.values().flat_map(|offer| &offer.datasets);
+        let known: BTreeSet<&str> = faces.flat_map(|face| face.tags.iter()).collect();
+        let unknown = wanted.iter().filter(|tag| !known.contains(tag));
+        let sentences = unknown.filter_map(|tag| {
+            let near = nearest(tag, known.iter().map(|tag| (*tag).to_owned()))?;
+            Some(format!("no dataset has the tag {tag:?}{}", did_you_mean(Some(near))))
+        });
+        let sentences: Vec<String> = sentences.collect();
+        (!sentences.is_empty()).then(|| sentences.join("; "))
     }
 
     fn too_few(&self, spec: &ExperimentSpec, chosen: usize, missing: &BTreeSet<String>) -> String {
@@ -168,9 +221,37 @@ impl Selecting {
         let min_nodes = Some(spec.patience().min_nodes).filter(|min_nodes| *min_nodes > 1);
         let min_nodes = min_nodes.map(|min_nodes| format!("`min_nodes` is {min_nodes}"));
         let silent = self.asked.values().map(|name| format!("{name} did not answer"));
-        let absent = missing.iter().map(|node| format!("{node} is not connected"));
-        [sentence].into_iter().chain(min_nodes).chain(silent).chain(absent).collect::<Vec<_>>().join("; ")
+        let absent = missing.iter().map(|node| format!("{node} is not connected{}", self.similar_node(node)));
+        [sentence]
+            .into_iter()
+            .chain(self.misspelt_tags(spec))
+            .chain(min_nodes)
+            .chain(silent)
+            .chain(absent)
+            .collect::<Vec<_>>()
+            .join("; ")
     }
+}
+
+fn did_you_mean(near: Option<String>) -> String {
+    near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+}
+
+/// Says which column of a plan no dataset has, if it is nearly the name of one. Other columns are left to the nodes to refuse.
+fn misspelt_column(plan: &Plan, faces: &[(&str, &DatasetFace)]) -> Option<String> {
+    let known: BTreeSet<&str> =
+        faces.iter().flat_map(|(_, face)| &face.columns).map(|column| column.name.as_str()).collect();
+    let wanted: Vec<&str> = match plan {
+        Plan::Training(plan) => {
+            let features = plan.features().iter().map(String::as_str);
+            [plan.target()].into_iter().chain(plan.split_column()).chain(features).collect()
+        }
+        Plan::Statistic(StatisticPlan::Moments { columns }) => columns.iter().map(String::as_str).collect(),
+    };
+    wanted.into_iter().filter(|column| !known.contains(column)).find_map(|column| {
+        let near = nearest(column, known.iter().map(|column| (*column).to_owned()))?;
+        Some(format!("no dataset has the column {column:?}{}", did_you_mean(Some(near))))
+    })
 }
 
 /// What a node must have to take part.

@@ -7,7 +7,7 @@ use rand::Rng;
 use transport::convert::MAX_MESSAGE_BYTES;
 
 use super::round::{Round, Seat, SeatState, Tally};
-use super::selection::{Choice, Dropped, Offer, Selecting};
+use super::selection::{Choice, Dropped, Selecting};
 use super::{
     Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, RETURN_WAIT, SELECTION_WAIT, Stage, scale, selection,
 };
@@ -47,11 +47,11 @@ impl Experiment {
         }
     }
 
-    pub(super) fn found(&mut self, node: &NodeId, datasets: Vec<DatasetFace>) {
+    pub(super) fn found(&mut self, node: &NodeId, datasets: Vec<DatasetFace>, actions: &mut Vec<Action>) {
         if let Stage::Selecting(selecting) = &mut self.stage
-            && let Some(name) = selecting.asked.remove(node)
+            && selecting.answer(node, datasets, &self.spec)
         {
-            selecting.found.insert(node.clone(), Offer { name, datasets });
+            actions.push(Action::Search { node: node.clone(), tags: None });
         }
     }
 
@@ -92,6 +92,8 @@ impl Experiment {
             if self.spec.includes(&node, &name) && !selecting.found.contains_key(&node) {
                 selecting.asked.insert(node.clone(), name);
                 actions.push(Action::Search { node, tags: selection::tags(&self.spec) });
+            } else if !selecting.found.contains_key(&node) {
+                selecting.others.insert(node, name);
             }
             return;
         }
@@ -450,6 +452,8 @@ impl Experiment {
             },
             Work::Train { training_round } => self.training_rounds = *training_round,
             Work::Validate => self.is_validated = true,
+            // An exchange within a round; the round closes with its own work.
+            Work::Secure { .. } => {}
         }
         let record = self.record(round, sums, now);
         if !record.metrics.is_empty() {

@@ -91,11 +91,16 @@ fn locate(text: &str, span: Range<usize>) -> Position {
     let start = text.floor_char_boundary(span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
+    let line = &text[line_start..line_end];
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let line_end = line_start + line.len();
+    // What is missed at the end of a line that ends with CR LF is missed before the CR.
+    let start = start.min(line_end);
     let end = text.ceil_char_boundary(span.end).clamp(start, line_end);
     Position {
         line: text[..line_start].matches('\n').count() + 1,
         column: text[line_start..start].chars().count() + 1,
         width: text[start..end].chars().count().max(1),
-        text: text[line_start..line_end].trim_end_matches('\r').to_owned(),
+        text: line.to_owned(),
     }
 }

@@ -305,6 +305,17 @@ fn the_excerpt_marks_the_place() {
     assert_eq!(parse("").unwrap_err().excerpt(), "");
 }
 
+#[test]
+fn the_place_lies_within_the_line_however_that_ends() {
+    for text in ["nam= \r\r\n\r\"", "nam= \r\r\r\n", "rounds =\r\ntags", "rounds = 1\r\nrounds = 2\r\n"] {
+        let position = parse(text).unwrap_err().position.unwrap();
+        assert!(position.column <= position.text.chars().count() + 1, "{text:?}: {position:?}");
+        assert!(!position.text.contains('\n'), "{text:?}: {position:?}");
+    }
+    let error = parse("rounds =\r\n").unwrap_err();
+    assert_eq!(error.excerpt(), "  |\n1 | rounds =\n  |         ^\n");
+}
+
 proptest! {
     #[test]
     fn random_text_never_panics(text in any::<String>()) {

@@ -53,15 +53,6 @@ impl Elements {
     pub(super) fn len(&self) -> usize {
         self.len
     }
-
-    /// Whether the value is a finite number in the tensor's type.
-    pub(super) fn can_hold(&self, value: f64) -> bool {
-        match self.kind {
-            #[expect(clippy::cast_possible_truncation, reason = "rounds as `write` does")]
-            Kind::F32 => (value as f32).is_finite(),
-            Kind::F64 => value.is_finite(),
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -111,33 +102,20 @@ impl ModelReader {
         self.tensors.clone()
     }
 
-    /// Reads `len` elements from element `start` on.
-    pub(super) fn read(&mut self, elements: &Elements, start: usize, len: usize, values: &mut Vec<f64>) -> io::Result<()> {
-        self.fill(elements, start, len)?;
-        values.clear();
-        match elements.kind {
-            Kind::F32 => {
-                let elements = self.buffer.as_chunks::<4>().0;
-                values.extend(elements.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))));
-            }
-            Kind::F64 => values.extend(self.buffer.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes))),
-        }
-        Ok(())
+    /// The bytes of `len` elements from element `start` on.
+    pub(super) fn read(&mut self, elements: &Elements, start: usize, len: usize) -> io::Result<&[u8]> {
+        let bytes = elements.kind.bytes();
+        self.buffer.resize(len * bytes, 0);
+        self.file.read_exact_at(&mut self.buffer, elements.start + (start * bytes) as u64)?;
+        Ok(&self.buffer)
     }
 
     /// Copies a tensor as it is.
     pub(super) fn copy(&mut self, elements: &Elements, writer: &mut ModelWriter) -> io::Result<()> {
         for start in (0..elements.len).step_by(super::WINDOW) {
-            self.fill(elements, start, super::WINDOW.min(elements.len - start))?;
-            writer.write_bytes(&self.buffer)?;
+            writer.write_bytes(self.read(elements, start, super::WINDOW.min(elements.len - start))?)?;
         }
         Ok(())
-    }
-
-    fn fill(&mut self, elements: &Elements, start: usize, len: usize) -> io::Result<()> {
-        let bytes = elements.kind.bytes();
-        self.buffer.resize(len * bytes, 0);
-        self.file.read_exact_at(&mut self.buffer, elements.start + (start * bytes) as u64)
     }
 }
 
@@ -178,14 +156,42 @@ impl ModelWriter {
         Ok(Self { folder: folder.to_owned(), held: header.to_vec(), large: None })
     }
 
-    /// Appends elements in the tensor's type; float32 rounds to nearest.
-    pub(super) fn write(&mut self, elements: &Elements, values: &[f64]) -> io::Result<()> {
+    /// Appends the elements of `old`, each moved by so much; float32 rounds to nearest. False if one is no finite number then,
+    /// and the model is to be given up.
+    pub(super) fn write_moved(
+        &mut self,
+        elements: &Elements,
+        old: &[u8],
+        moves: impl ExactSizeIterator<Item = f64>,
+    ) -> io::Result<bool> {
+        let start = self.held.len();
+        self.held.resize(start + old.len(), 0);
+        let new = &mut self.held[start..];
+        let mut are_finite = true;
         match elements.kind {
-            #[expect(clippy::cast_possible_truncation, reason = "rounding to float32 is what the model's precision means")]
-            Kind::F32 => self.held.extend(values.iter().flat_map(|value| (*value as f32).to_le_bytes())),
-            Kind::F64 => self.held.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Kind::F32 => {
+                let pairs = new.as_chunks_mut::<4>().0.iter_mut().zip(old.as_chunks::<4>().0);
+                for ((new, old), by) in pairs.zip(moves) {
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "rounding to float32 is what the model's precision means"
+                    )]
+                    let moved = (f64::from(f32::from_le_bytes(*old)) + by) as f32;
+                    are_finite &= moved.is_finite();
+                    *new = moved.to_le_bytes();
+                }
+            }
+            Kind::F64 => {
+                let pairs = new.as_chunks_mut::<8>().0.iter_mut().zip(old.as_chunks::<8>().0);
+                for ((new, old), by) in pairs.zip(moves) {
+                    let moved = f64::from_le_bytes(*old) + by;
+                    are_finite &= moved.is_finite();
+                    *new = moved.to_le_bytes();
+                }
+            }
         }
-        self.pass_on()
+        self.pass_on()?;
+        Ok(are_finite)
     }
 
     fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {

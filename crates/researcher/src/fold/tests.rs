@@ -118,6 +118,37 @@ fn weights_of_zero_give_no_model() {
 }
 
 #[test]
+fn float32_parameters_are_rounded_to_the_nearest() {
+    let world = world(2, &[(3.0, 0.1)]);
+    let folded = fold(&world.job).unwrap().0;
+    // Three tenths are 1229 steps of 2^-12.
+    let expected = 1.0 + f64::from(1229_u16) / 4096.0 / 3.0;
+    let model = folded_model(&world, &folded);
+    let Scalars::F32(values) = model.get("w").unwrap().scalars() else { panic!("float32 stays float32") };
+    let error = (f64::from(values[1]) - expected).abs();
+    assert!(error > 0.0 && error <= f64::from(f32::EPSILON) / 2.0, "{error}");
+}
+
+#[test]
+fn an_average_that_float32_cannot_hold_is_a_divergence() {
+    let mut world = world(2, &[(1.0, 1.0)]);
+    world.job.layout[1].encoding.exponent = -120;
+    assert!(matches!(fold(&world.job), Err(FoldError::Diverged(name)) if name == "w"));
+    assert_eq!(std::fs::read_dir(&world.job.models).unwrap().count(), 1, "the old model");
+}
+
+#[test]
+fn a_layout_that_is_not_the_models_gives_no_model() {
+    let other: [fn(&mut VectorSpec); 2] = [|spec| spec.shape = vec![3], |spec| spec.name = "v".into()];
+    for change in other {
+        let mut world = world(4, &[(1.0, 0.5)]);
+        change(&mut world.job.layout[1]);
+        let result = fold(&world.job);
+        assert!(matches!(result, Err(FoldError::Model(_))), "{result:?}");
+    }
+}
+
+#[test]
 fn a_negative_weight_spoils_the_contribution_that_has_it() {
     let world = world(4, &[(100.0, 0.5), (-99.0, 0.5), (50.0, 0.5)]);
     assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));

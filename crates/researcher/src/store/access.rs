@@ -1,9 +1,10 @@
 //! Invitations and the nodes that were enrolled by them.
 
+use component::database::{millis, timestamp};
 use protocol::{Digest, NodeId, Refusal, RefusalCode, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Store, StoreError, millis, timestamp};
+use super::{Store, StoreError};
 use crate::command::{InvitationRow, InvitationState};
 
 /// An invitation as it is stored.
@@ -41,16 +42,18 @@ pub struct EnrolledNode {
 impl Store {
     pub fn invite(&mut self, invitation: &Invitation) -> Result<(), StoreError> {
         let Invitation { id, name, secret_hash, created, expires } = invitation;
-        self.connection.execute(
-            "INSERT INTO invitations (id, name, secret_hash, created, expires) VALUES (?, ?, ?, ?, ?)",
-            params![id, name, secret_hash.to_string(), millis(*created), millis(*expires)],
-        )?;
-        Ok(())
+        self.write(|connection| {
+            connection.execute(
+                "INSERT INTO invitations (id, name, secret_hash, created, expires) VALUES (?, ?, ?, ?, ?)",
+                params![id, name, secret_hash.to_string(), millis(*created), millis(*expires)],
+            )?;
+            Ok(())
+        })
     }
 
     /// All invitations, newest first.
     pub fn invitations(&self, now: Timestamp) -> Result<Vec<InvitationRow>, StoreError> {
-        let mut query = self.connection.prepare_cached(
+        let mut query = self.connection().prepare_cached(
             "SELECT id, name, created, expires, used_by, revoked FROM invitations ORDER BY created DESC, id",
         )?;
         let rows = query.query_map([], |row| {
@@ -76,17 +79,15 @@ impl Store {
 
     /// Makes an open invitation worthless; false if there is none of this id.
     pub fn revoke_invitation(&mut self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let changed = self.connection.execute(
-            "UPDATE invitations SET revoked = ? WHERE id = ? AND used_by IS NULL AND revoked IS NULL",
-            params![millis(now), id],
-        )?;
-        Ok(changed == 1)
+        self.write(|connection| {
+            let sql = "UPDATE invitations SET revoked = ? WHERE id = ? AND used_by IS NULL AND revoked IS NULL";
+            Ok(connection.execute(sql, params![millis(now), id])? == 1)
+        })
     }
 
     /// Whether this secret opens an invitation for this node, or why not.
-    pub fn invited(&mut self, secret: Digest, node: &NodeId, now: Timestamp) -> Result<Result<(), Refusal>, StoreError> {
-        let transaction = self.connection.transaction()?;
-        Ok(open_invitation(&transaction, secret, node, now)?.map(drop))
+    pub fn invited(&self, secret: Digest, node: &NodeId, now: Timestamp) -> Result<Result<(), Refusal>, StoreError> {
+        Ok(open_invitation(self.connection(), secret, node, now)?.map(drop))
     }
 
     /// Uses up the invitation and writes the node, or does neither and says why.
@@ -96,31 +97,30 @@ impl Store {
         enrolment: &Enrolment,
         now: Timestamp,
     ) -> Result<Result<EnrolledNode, Refusal>, StoreError> {
-        let transaction = self.connection.transaction()?;
-        let name = match open_invitation(&transaction, secret, &enrolment.node, now)? {
-            Ok(name) => name,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if let Some(known) = known_node(&transaction, &enrolment.node)? {
-            if known.revoked.is_some() {
-                return Ok(Err(Refusal::new(
-                    RefusalCode::NodeRevoked,
-                    "this node has been revoked; only a new component can enrol",
-                )));
+        self.write(|connection| {
+            let name = match open_invitation(connection, secret, &enrolment.node, now)? {
+                Ok(name) => name,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            if let Some(known) = known_node(connection, &enrolment.node)? {
+                if known.revoked.is_some() {
+                    return Ok(Err(Refusal::new(
+                        RefusalCode::NodeRevoked,
+                        "this node has been revoked; only a new component can enrol",
+                    )));
+                }
+                // Whoever has a token for another hospital cannot become this one.
+                if known.key_fingerprint != enrolment.key_fingerprint && known.name != name {
+                    let sentence = "this node's id is enrolled with another key, and the invitation is for another name";
+                    return Ok(Err(Refusal::new(RefusalCode::TokenInvalid, sentence)));
+                }
             }
-            // Whoever has a token for another hospital cannot become this one.
-            if known.key_fingerprint != enrolment.key_fingerprint && known.name != name {
-                let sentence = "this node's id is enrolled with another key, and the invitation is for another name";
-                return Ok(Err(Refusal::new(RefusalCode::TokenInvalid, sentence)));
-            }
-        }
-        transaction.execute(
-            "UPDATE invitations SET used_by = ? WHERE secret_hash = ?",
-            params![enrolment.node.as_str(), secret.to_string()],
-        )?;
-        let node = write_node(&transaction, &name, enrolment, now)?;
-        transaction.commit()?;
-        Ok(Ok(node))
+            connection.execute(
+                "UPDATE invitations SET used_by = ? WHERE secret_hash = ?",
+                params![enrolment.node.as_str(), secret.to_string()],
+            )?;
+            Ok(Ok(write_node(connection, &name, enrolment, now)?))
+        })
     }
 
     /// Fails unless a node may be enrolled by file. Who was revoked stays out; another key of a known node needs `replaces`, and
@@ -132,7 +132,7 @@ impl Store {
         key_fingerprint: &[u8; 32],
         replaces: bool,
     ) -> Result<(), StoreError> {
-        match known_node(&self.connection, node)? {
+        match known_node(self.connection(), node)? {
             Some(known) if known.revoked.is_some() => Err(StoreError::RevokedNode(known.name)),
             Some(known) if known.key_fingerprint != *key_fingerprint && !(replaces && known.name == name) => {
                 Err(StoreError::OtherKey(known.name))
@@ -143,35 +143,31 @@ impl Store {
 
     /// Writes a node that was enrolled by file.
     pub fn enrol_by_file(&mut self, name: &str, enrolment: &Enrolment, now: Timestamp) -> Result<EnrolledNode, StoreError> {
-        let transaction = self.connection.transaction()?;
-        let node = write_node(&transaction, name, enrolment, now)?;
-        transaction.commit()?;
-        Ok(node)
+        self.write(|connection| write_node(connection, name, enrolment, now))
     }
 
     /// Writes the key and the end of a renewed certificate.
     pub fn renew(&mut self, enrolment: &Enrolment) -> Result<(), StoreError> {
-        self.connection.execute(
-            "UPDATE nodes SET key_fingerprint = ?, certificate_expires = ? WHERE id = ?",
-            params![enrolment.key_fingerprint, millis(enrolment.certificate_expires), enrolment.node.as_str()],
-        )?;
-        Ok(())
+        let Enrolment { node, key_fingerprint, certificate_expires } = enrolment;
+        self.write(|connection| {
+            let sql = "UPDATE nodes SET key_fingerprint = ?, certificate_expires = ? WHERE id = ?";
+            connection.execute(sql, params![key_fingerprint, millis(*certificate_expires), node.as_str()])?;
+            Ok(())
+        })
     }
 
     /// Notes that a node was here, and with which software if it said so.
     pub fn node_seen(&mut self, node: &NodeId, software: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
-        self.before_commit()?;
-        self.connection.execute(
-            "UPDATE nodes SET last_seen = ?, software = coalesce(?, software) WHERE id = ?",
-            params![millis(now), software, node.as_str()],
-        )?;
-        self.after_commit();
-        Ok(())
+        self.write(|connection| {
+            let sql = "UPDATE nodes SET last_seen = ?, software = coalesce(?, software) WHERE id = ?";
+            connection.execute(sql, params![millis(now), software, node.as_str()])?;
+            Ok(())
+        })
     }
 
     /// All enrolled nodes, by name.
     pub fn nodes(&self) -> Result<Vec<EnrolledNode>, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT * FROM nodes ORDER BY name, id")?;
+        let mut query = self.connection().prepare_cached("SELECT * FROM nodes ORDER BY name, id")?;
         let rows = query.query_map([], enrolled_node)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -190,22 +186,23 @@ impl Store {
             return Err(StoreError::SeveralNodes(node.to_owned()));
         }
         let found = found.pop().ok_or_else(|| StoreError::NoNode(node.to_owned()))?;
-        self.connection.execute(
-            "UPDATE nodes SET revoked = coalesce(revoked, ?) WHERE id = ?",
-            params![millis(now), found.id.as_str()],
-        )?;
+        self.write(|connection| {
+            let sql = "UPDATE nodes SET revoked = coalesce(revoked, ?) WHERE id = ?";
+            connection.execute(sql, params![millis(now), found.id.as_str()])?;
+            Ok(())
+        })?;
         Ok(found)
     }
 }
 
 /// The name in an invitation that this secret opens, or why it opens none.
 fn open_invitation(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     secret: Digest,
     node: &NodeId,
     now: Timestamp,
 ) -> Result<Result<String, Refusal>, StoreError> {
-    let row = transaction
+    let row = connection
         .prepare_cached("SELECT name, expires, used_by, revoked FROM invitations WHERE secret_hash = ?")?
         .query_row([secret.to_string()], |row| {
             let used_by: Option<String> = row.get("used_by")?;
@@ -240,12 +237,12 @@ fn known_node(connection: &Connection, node: &NodeId) -> Result<Option<EnrolledN
 
 /// Adds a node, or gives a known one another name, key and certificate.
 fn write_node(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     name: &str,
     enrolment: &Enrolment,
     now: Timestamp,
 ) -> Result<EnrolledNode, StoreError> {
-    transaction.execute(
+    connection.execute(
         "INSERT INTO nodes (id, name, key_fingerprint, certificate_expires, enrolled) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (id) DO UPDATE SET name = ?2, key_fingerprint = ?3, certificate_expires = ?4",
         params![
@@ -256,7 +253,7 @@ fn write_node(
             millis(now)
         ],
     )?;
-    Ok(transaction.query_row("SELECT * FROM nodes WHERE id = ?", [enrolment.node.as_str()], enrolled_node)?)
+    Ok(connection.query_row("SELECT * FROM nodes WHERE id = ?", [enrolment.node.as_str()], enrolled_node)?)
 }
 
 fn enrolled_node(row: &Row<'_>) -> rusqlite::Result<EnrolledNode> {

@@ -1,10 +1,10 @@
 //! Experiments, their closed rounds and small models.
 
-use component::database::CommitWatch;
+use component::database::{Durability, millis};
 use protocol::{Digest, ExperimentId, Timestamp};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Durability, STATE_SCHEMA, Store, StoreError, from_json, millis, to_json};
+use super::{RECORD_SCHEMA, STATE_SCHEMA, Store, StoreError, from_json, to_json};
 use crate::command::{Ended, RoundRecord};
 use crate::experiment::Experiment;
 
@@ -50,47 +50,7 @@ impl Saved {
 impl Store {
     /// Writes what steps of some experiments changed, all or nothing. An experiment that goes on has not ended.
     pub fn save(&mut self, steps: &[Saved], durability: Durability) -> Result<(), StoreError> {
-        self.set_durability(durability)?;
-        let saved = self.write_steps(steps);
-        // Whatever else is written is told to somebody.
-        self.set_durability(Durability::Durable)?;
-        saved
-    }
-
-    fn write_steps(&mut self, steps: &[Saved]) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction()?;
-        for step in steps {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO experiments (id, schema, created, requester, is_over, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (id) DO UPDATE SET schema = ?2, is_over = ?5, state = ?6, ended = iif(?5, ended, NULL)",
-                )?
-                .execute(params![
-                    step.id.as_str(),
-                    STATE_SCHEMA,
-                    millis(step.created),
-                    step.requester,
-                    step.is_over,
-                    step.state
-                ])?;
-            for record in &step.records {
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO records (experiment, position, record)
-                         VALUES (?1, (SELECT count(*) FROM records WHERE experiment = ?1), ?2)",
-                    )?
-                    .execute(params![step.id.as_str(), to_json(record)])?;
-            }
-            if let Some(SmallModel { digest, bytes }) = &step.model {
-                transaction
-                    .prepare_cached("INSERT OR REPLACE INTO models (experiment, digest, bytes) VALUES (?, ?, ?)")?
-                    .execute(params![step.id.as_str(), digest.to_string(), bytes])?;
-            }
-        }
-        self.watch.as_ref().map_or(Ok(()), CommitWatch::before)?;
-        transaction.commit()?;
-        self.after_commit();
-        Ok(())
+        self.database.write(durability, |connection| steps.iter().try_for_each(|step| write_step(connection, step)))
     }
 
     /// The experiments that are not over.
@@ -104,14 +64,14 @@ impl Store {
     }
 
     pub fn experiment(&self, id: &ExperimentId) -> Result<Experiment, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT schema, state FROM experiments WHERE id = ?")?;
+        let mut query = self.connection().prepare_cached("SELECT schema, state FROM experiments WHERE id = ?")?;
         let (schema, state) =
             query.query_row([id.as_str()], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
         read_state(schema, &state)
     }
 
     fn states(&self, sql: &str) -> Result<Vec<Experiment>, StoreError> {
-        let mut query = self.connection.prepare_cached(sql)?;
+        let mut query = self.connection().prepare_cached(sql)?;
         let rows = query.query_map([], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
         rows.map(|row| {
             let (schema, state) = row?;
@@ -127,7 +87,7 @@ impl Store {
             return Err(StoreError::ShortExperiment(text.to_owned()));
         }
         let mut query =
-            self.connection.prepare_cached("SELECT id FROM experiments WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2")?;
+            self.connection().prepare_cached("SELECT id FROM experiments WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2")?;
         let rows = query.query_map([format!("{}{digits}", ExperimentId::PREFIX)], |row| row.get::<_, String>(0))?;
         let mut found = rows.collect::<Result<Vec<_>, _>>()?;
         if found.len() > 1 {
@@ -139,7 +99,7 @@ impl Store {
 
     /// The present model of an experiment, if it is small.
     pub fn small_model(&self, id: &ExperimentId) -> Result<Option<SmallModel>, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT digest, bytes FROM models WHERE experiment = ?")?;
+        let mut query = self.connection().prepare_cached("SELECT digest, bytes FROM models WHERE experiment = ?")?;
         let row =
             query.query_row([id.as_str()], |row| Ok((row.get::<_, String>("digest")?, row.get("bytes")?))).optional()?;
         Ok(row.and_then(|(digest, bytes)| Some(SmallModel { digest: digest.parse().ok()?, bytes })))
@@ -148,7 +108,7 @@ impl Store {
     /// How many rounds of an experiment are closed.
     pub fn record_count(&self, id: &ExperimentId) -> Result<usize, StoreError> {
         let count: i64 =
-            self.connection
+            self.connection()
                 .query_row("SELECT count(*) FROM records WHERE experiment = ?", [id.as_str()], |row| row.get(0))?;
         Ok(usize::try_from(count).unwrap_or(0))
     }
@@ -156,27 +116,30 @@ impl Store {
     /// The closed rounds of an experiment from a position on, oldest first.
     pub fn records(&self, id: &ExperimentId, from: usize) -> Result<Vec<RoundRecord>, StoreError> {
         let mut query = self
-            .connection
-            .prepare_cached("SELECT record FROM records WHERE experiment = ? AND position >= ? ORDER BY position")?;
+            .connection()
+            .prepare_cached("SELECT schema, record FROM records WHERE experiment = ? AND position >= ? ORDER BY position")?;
         let from = i64::try_from(from).unwrap_or(i64::MAX);
-        let rows = query.query_map(params![id.as_str(), from], |row| row.get::<_, String>(0))?;
-        rows.map(|row| from_json("record", &row?)).collect()
+        let rows =
+            query.query_map(params![id.as_str(), from], |row| Ok((row.get("schema")?, row.get::<_, String>("record")?)))?;
+        rows.map(|row| match row? {
+            (RECORD_SCHEMA, record) => from_json("record", &record),
+            (found, _) => Err(StoreError::Newer { what: "record", found, known: RECORD_SCHEMA }),
+        })
+        .collect()
     }
 
     /// Notes where the artefacts of an experiment that is over lie.
     pub fn set_ended(&mut self, ended: &Ended) -> Result<(), StoreError> {
-        self.before_commit()?;
-        self.connection.execute(
-            "UPDATE experiments SET ended = ? WHERE id = ?",
-            params![to_json(ended), ended.experiment_id.as_str()],
-        )?;
-        self.after_commit();
-        Ok(())
+        self.write(|connection| {
+            let row = params![to_json(ended), ended.experiment_id.as_str()];
+            connection.execute("UPDATE experiments SET ended = ? WHERE id = ?", row)?;
+            Ok(())
+        })
     }
 
     pub fn ended(&self, id: &ExperimentId) -> Result<Option<Ended>, StoreError> {
         let text: Option<String> =
-            self.connection.query_row("SELECT ended FROM experiments WHERE id = ?", [id.as_str()], |row| row.get(0))?;
+            self.connection().query_row("SELECT ended FROM experiments WHERE id = ?", [id.as_str()], |row| row.get(0))?;
         text.map(|text| from_json("end", &text)).transpose()
     }
 
@@ -186,9 +149,32 @@ impl Store {
     }
 }
 
+fn write_step(connection: &Connection, step: &Saved) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO experiments (id, schema, created, requester, is_over, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO UPDATE SET schema = ?2, is_over = ?5, state = ?6, ended = iif(?5, ended, NULL)",
+        )?
+        .execute(params![step.id.as_str(), STATE_SCHEMA, millis(step.created), step.requester, step.is_over, step.state])?;
+    for record in &step.records {
+        connection
+            .prepare_cached(
+                "INSERT INTO records (experiment, position, schema, record)
+                 VALUES (?1, (SELECT count(*) FROM records WHERE experiment = ?1), ?2, ?3)",
+            )?
+            .execute(params![step.id.as_str(), RECORD_SCHEMA, to_json(record)])?;
+    }
+    if let Some(SmallModel { digest, bytes }) = &step.model {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO models (experiment, digest, bytes) VALUES (?, ?, ?)")?
+            .execute(params![step.id.as_str(), digest.to_string(), bytes])?;
+    }
+    Ok(())
+}
+
 fn read_state(schema: u32, state: &str) -> Result<Experiment, StoreError> {
     match schema {
         STATE_SCHEMA => from_json("experiment", state),
-        found => Err(StoreError::Newer { found }),
+        found => Err(StoreError::Newer { what: "experiment", found, known: STATE_SCHEMA }),
     }
 }

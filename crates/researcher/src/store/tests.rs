@@ -1,6 +1,6 @@
 use protocol::{
     Digest, ExperimentId, ExperimentSpec, NodeId, Patience, Plan, RawExperimentSpec, RefusalCode, Requester, Selection,
-    StatisticPlan, Tags,
+    StatisticPlan, Tags, Timestamp,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -179,6 +179,28 @@ fn an_experiment_is_found_by_as_many_digits_as_it_takes() {
 fn the_state_of_a_newer_version_is_refused() {
     let mut store = Store::in_memory().unwrap();
     store.save(&[Saved::new(&experiment(1), vec![], None)], Durability::Durable).unwrap();
-    store.connection.execute("UPDATE experiments SET schema = 99", []).unwrap();
-    assert!(matches!(store.unfinished(), Err(StoreError::Newer { found: 99 })));
+    store.connection().execute("UPDATE experiments SET schema = 99", []).unwrap();
+    assert!(matches!(store.unfinished(), Err(StoreError::Newer { found: 99, .. })));
+}
+
+#[test]
+fn a_folder_of_the_first_schema_migrates_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.sqlite");
+    let first = include_str!("../../tests/fixtures/store-1.sql");
+    Connection::open(&path).unwrap().execute_batch(first).unwrap();
+    let mut store = Store::open(&path).unwrap();
+    let (running, over) = (experiment(1), experiment(2));
+    assert_eq!(store.unfinished().unwrap(), std::slice::from_ref(&running));
+    assert_eq!(store.records(running.id(), 0).unwrap(), [record(&running, 0), record(&running, 1)]);
+    assert_eq!(store.small_model(running.id()).unwrap().unwrap().bytes, b"model");
+    assert_eq!(store.ended(over.id()).unwrap(), Some(ended(&over)));
+    let nodes = store.nodes().unwrap();
+    assert_eq!((nodes.len(), nodes[0].id.clone(), nodes[0].name.as_str()), (1, node(1), "North"));
+    assert_eq!(store.invitations(at(1_500)).unwrap().len(), 2);
+    // It goes on as any other.
+    store.save(&[Saved::new(&running, vec![record(&running, 2)], None)], Durability::Durable).unwrap();
+    assert_eq!(store.record_count(running.id()).unwrap(), 3);
+    let version: i64 = store.connection().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len());
 }

@@ -29,6 +29,8 @@ async fn a_token_is_good_once_until_it_expires_or_is_revoked() {
     let (used, late, revoked) =
         (invite(Duration::from_mins(9)).await, invite(Duration::from_mins(1)).await, invite(Duration::from_mins(9)).await);
     assert_eq!(used.address, "researcher.example.org:1234");
+    let too_long = researcher.invite("North", address(), Duration::from_hours(3651 * 24)).await.unwrap_err();
+    assert!(too_long.to_string().contains("ten years"), "{too_long}");
     enrol(&researcher, &identity(1), &used.token).await.unwrap();
     researcher.revoke_invitation(&revoked.id).await.unwrap();
     assert!(researcher.revoke_invitation(&used.id).await.is_err());

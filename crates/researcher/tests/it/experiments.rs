@@ -194,7 +194,7 @@ async fn two_uploads_at_once_do_not_overshoot_the_quota() {
         };
         tokio::spawn(async move { node.live(session, |task| keep(node.id.clone(), task)).await });
     }
-    researcher.run(spec(1, Patience { min_nodes: 2, ..Patience::default() }), ada()).await.unwrap();
+    let id = researcher.run(spec(1, Patience { min_nodes: 2, ..Patience::default() }), ada()).await.unwrap();
     let [(one, first), (other, second)] = [asked.recv().await.unwrap(), asked.recv().await.unwrap()];
     researcher.kill();
     world.quota = first.bytes * 3 / 2;
@@ -202,11 +202,59 @@ async fn two_uploads_at_once_do_not_overshoot_the_quota() {
     let service = researcher.service();
     let (arriving, refused) = tokio::join!(service.receive(&one, &first), service.receive(&other, &second));
     assert_eq!(refused.unwrap_err().code, RefusalCode::QuotaExceeded);
+    let mut follower = researcher.follow(&id).await.unwrap();
+    let snapshot = loop {
+        if let Some(Reply::Snapshot { snapshot }) = follower.next().await.unwrap() {
+            break snapshot;
+        }
+    };
+    assert!(snapshot.remark.unwrap().contains("experiments.spool_quota_mb"), "the requester sees why it waits");
     let again = service.receive(&one, &first).await.unwrap();
     drop(arriving.unwrap());
     assert!(service.receive(&other, &second).await.is_err(), "the node is back before its old upload was missed");
     drop(again);
     service.receive(&other, &second).await.expect("the first one broke off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn contributions_that_the_spool_can_never_hold_fail_the_experiment_with_the_settings_name() {
+    for (quota, min_nodes, contributions) in [(47, 1, "a contribution"), (95, 2, "the contributions of 2 nodes")] {
+        let mut world = World::new();
+        world.quota = quota;
+        let researcher = world.start().await;
+        for number in [1, 2] {
+            let node = world.node(&researcher, number).await;
+            let session = node.connect(vec![]).await.unwrap();
+            tokio::spawn(async move { node.live(session, |_| panic!("nobody is asked")).await });
+        }
+        let id = researcher.run(spec(1, Patience { min_nodes, ..Patience::default() }), ada()).await.unwrap();
+        let replies = follow(&researcher, &id).await;
+        let end = ended(&replies);
+        let reason = end.reason.as_deref().unwrap();
+        assert_eq!(end.state, ExperimentState::Failed);
+        assert!(reason.starts_with(contributions) && reason.contains("`experiments.spool_quota_mb`"), "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_larger_than_the_spool_is_refused_for_good() {
+    let mut world = World::new();
+    let researcher = world.start().await;
+    let node = world.node(&researcher, 1).await;
+    let (session, id) = (node.connect(vec![]).await.unwrap(), node.id.clone());
+    let (sender, mut asked) = mpsc::unbounded_channel();
+    let keep = move |task: &Task| {
+        sender.send((task.id.clone(), layout_byte_len(&task.layout).unwrap())).unwrap();
+        Answer::Keep
+    };
+    tokio::spawn(async move { node.live(session, keep).await });
+    researcher.run(spec(1, Patience::default()), ada()).await.unwrap();
+    let (task, bytes) = asked.recv().await.unwrap();
+    researcher.kill();
+    world.quota = bytes - 1;
+    let researcher = world.start().await;
+    let header = UploadHeader { task, digest: Digest::of(b""), bytes, report: None };
+    assert_eq!(researcher.service().receive(&id, &header).await.unwrap_err().code, RefusalCode::TooLarge);
 }
 
 #[tokio::test(start_paused = true)]

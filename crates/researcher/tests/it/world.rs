@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use component::audit::AuditLog;
+use component::blocking::Blocking;
 use component::database::CommitWatch;
 use protocol::{
     BlobRef, Capability, ColumnFace, ColumnKind, DataType, DatasetFace, DatasetId, Digest, Encoding, ExperimentId,
@@ -14,7 +15,6 @@ use protocol::{
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use researcher::blocking::Blocking;
 use researcher::command::Reply;
 use researcher::files::Files;
 use researcher::service::Service;
@@ -194,6 +194,7 @@ impl FakeNode {
                 }
                 ResearcherMessage::Task { task, signature } => {
                     self.task_key.verify(&task, &signature).unwrap();
+                    assert_eq!(task.node, self.id);
                     match answer(&task) {
                         Answer::Contribute => {
                             // A contribution that comes too late is refused; the tests that care upload by themselves.

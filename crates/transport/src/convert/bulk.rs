@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use protocol::{BlobRef, Report, UploadHeader};
 
 use super::{
     ConvertError, MAX_BLOB_BYTES, at_most, digest, digest_to_wire, document, document_to_wire, id, malformed, printable,
     required,
 };
-use crate::blob::{CHUNK_BYTES, Chunk};
+use crate::blob::{CHUNK_BYTES, Chunk, Pieces};
 use crate::wire;
 use crate::wire::{upload_down, upload_up};
 
@@ -60,16 +62,101 @@ pub(crate) fn download_request_to_wire(blob: &BlobRef, offset: u64) -> wire::Dow
 }
 
 /// Reads a chunk. Whether its digest fits is found out where it is put in its place.
-pub(crate) fn chunk(chunk: wire::Chunk) -> Result<Chunk, ConvertError> {
-    at_most("chunk", CHUNK_BYTES, chunk.bytes.len())?;
-    if chunk.bytes.is_empty() || chunk.offset > MAX_BLOB_BYTES {
-        return Err(malformed("chunk", "bytes at a place within the blob"));
-    }
-    Ok(Chunk { offset: chunk.offset, digest: digest("digest", &chunk.digest)?, bytes: chunk.bytes })
+fn chunk(mut chunk: wire::Chunk) -> Result<Chunk, ConvertError> {
+    let bytes = std::mem::take(&mut chunk.bytes);
+    placed(&chunk, bytes.into())
 }
 
-pub(crate) fn chunk_to_wire(chunk: Chunk) -> wire::Chunk {
-    wire::Chunk { offset: chunk.offset, digest: digest_to_wire(&chunk.digest), bytes: chunk.bytes }
+fn placed(head: &wire::Chunk, bytes: Pieces) -> Result<Chunk, ConvertError> {
+    at_most("chunk", CHUNK_BYTES, bytes.len())?;
+    if bytes.is_empty() || head.offset > MAX_BLOB_BYTES {
+        return Err(malformed("chunk", "bytes at a place within the blob"));
+    }
+    Ok(Chunk { offset: head.offset, digest: digest("digest", &head.digest)?, bytes })
+}
+
+/// Where a chunk stands in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// It is the message.
+    None,
+    /// It is the field of an upload's message.
+    Upload,
+}
+
+/// The numbers of the fields that a chunk ends with: its bytes, and itself in an upload's message.
+const BYTES_FIELD: u32 = 3;
+const CHUNK_FIELD: u32 = 2;
+
+/// A chunk as a message: what stands before its bytes, then the bytes as they are. Nothing is copied.
+pub(crate) fn chunk_to_message(chunk: Chunk, wrapping: Wrapping) -> Pieces {
+    let fields = wire::Chunk { offset: chunk.offset, digest: digest_to_wire(&chunk.digest), bytes: Bytes::new() };
+    let len = chunk.bytes.len();
+    let mut inner = BytesMut::with_capacity(64);
+    fields.encode(&mut inner).expect("the buffer grows");
+    encode_key(BYTES_FIELD, WireType::LengthDelimited, &mut inner);
+    encode_varint(len as u64, &mut inner);
+    let mut head = BytesMut::with_capacity(80);
+    if wrapping == Wrapping::Upload {
+        encode_key(CHUNK_FIELD, WireType::LengthDelimited, &mut head);
+        encode_varint((inner.len() + len) as u64, &mut head);
+    }
+    head.extend_from_slice(&inner);
+    let mut message = Pieces::from(head.freeze());
+    message.append(chunk.bytes);
+    message
+}
+
+/// Finds the bytes of a chunk in its message without copying them, if the head is as [`chunk_to_message`] writes it.
+fn split_chunk(message: &mut Pieces, wrapping: Wrapping) -> Option<wire::Chunk> {
+    let mut head = message.first();
+    let before = head.len();
+    let rest = |head: &Bytes| (message.len() - (before - head.len())) as u64;
+    if wrapping == Wrapping::Upload {
+        let is_chunk = decode_key(&mut head).ok()? == (CHUNK_FIELD, WireType::LengthDelimited);
+        if !is_chunk || decode_varint(&mut head).ok()? != rest(&head) {
+            return None;
+        }
+    }
+    let mut chunk = wire::Chunk::default();
+    loop {
+        let (field, kind) = decode_key(&mut head).ok()?;
+        if field == BYTES_FIELD {
+            if kind != WireType::LengthDelimited || decode_varint(&mut head).ok()? != rest(&head) {
+                return None;
+            }
+            drop(message.split_to(before - head.len()));
+            return Some(chunk);
+        }
+        match (field, kind) {
+            (1, WireType::Varint) => chunk.offset = decode_varint(&mut head).ok()?,
+            (2, WireType::LengthDelimited) => {
+                let len = usize::try_from(decode_varint(&mut head).ok()?).ok().filter(|len| *len <= head.len())?;
+                chunk.digest = head.split_to(len);
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn undecodable(_: prost::DecodeError) -> ConvertError {
+    malformed("message", "a message of its kind")
+}
+
+/// Reads the message that is a chunk. Its bytes stay where they are.
+pub(crate) fn chunk_message(mut message: Pieces) -> Result<Chunk, ConvertError> {
+    match split_chunk(&mut message, Wrapping::None) {
+        Some(head) => placed(&head, message),
+        None => chunk(wire::Chunk::decode(message.into_bytes()).map_err(undecodable)?),
+    }
+}
+
+/// Reads a message of an upload. A chunk's bytes stay where they are.
+pub(crate) fn upload_message(mut message: Pieces) -> Result<UploadStep, ConvertError> {
+    match split_chunk(&mut message, Wrapping::Upload) {
+        Some(head) => placed(&head, message).map(UploadStep::Chunk),
+        None => upload_step(wire::UploadUp::decode(message.into_bytes()).map_err(undecodable)?),
+    }
 }
 
 fn report(json: &[u8]) -> Result<Report, ConvertError> {
@@ -99,20 +186,17 @@ fn upload_header(header: wire::UploadHeader) -> Result<UploadHeader, ConvertErro
     Ok(UploadHeader { task: id("task", &header.task)?, digest: blob.digest, bytes: blob.bytes, report })
 }
 
-pub(crate) fn upload_header_to_wire(header: &UploadHeader) -> wire::UploadUp {
+/// An upload's first message.
+pub(crate) fn upload_header_to_message(header: &UploadHeader) -> Pieces {
     let header = wire::UploadHeader {
         task: header.task.to_string(),
         blob: Some(blob_ref_to_wire(&BlobRef { digest: header.digest, bytes: header.bytes })),
         report_json: header.report.as_ref().map(report_to_wire).unwrap_or_default(),
     };
-    wire::UploadUp { message: Some(upload_up::Message::Header(header)) }
+    Bytes::from(wire::UploadUp { message: Some(upload_up::Message::Header(header)) }.encode_to_vec()).into()
 }
 
-pub(crate) fn upload_chunk_to_wire(chunk: Chunk) -> wire::UploadUp {
-    wire::UploadUp { message: Some(upload_up::Message::Chunk(chunk_to_wire(chunk))) }
-}
-
-pub(crate) fn upload_step(up: wire::UploadUp) -> Result<UploadStep, ConvertError> {
+fn upload_step(up: wire::UploadUp) -> Result<UploadStep, ConvertError> {
     match up.message.ok_or(ConvertError::Unknown)? {
         upload_up::Message::Header(header) => Ok(UploadStep::Header(upload_header(header)?)),
         upload_up::Message::Chunk(message) => Ok(UploadStep::Chunk(chunk(message)?)),

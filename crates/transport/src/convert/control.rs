@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use protocol::{
-    Capability, DatasetFace, HeldTask, Hello, NodeMessage, Progress, ProtocolVersion, Refusal, ResearcherMessage, Tags,
-    Task, Welcome, Work, layout_byte_len,
+    Capability, DatasetFace, HeldTask, Hello, NodeMessage, Progress, ProtocolVersion, Refusal, ResearcherMessage,
+    SecureMessage, Tags, Task, Welcome, Work, layout_byte_len,
 };
 
 use super::bulk::checked_blob;
@@ -114,6 +114,11 @@ fn out_of_range(message: &wire::TaskOutOfRange) -> Result<NodeMessage, ConvertEr
     Ok(NodeMessage::OutOfRange { task: id("task", &message.task)?, exponents })
 }
 
+fn answered(message: &wire::TaskAnswered) -> Result<NodeMessage, ConvertError> {
+    let answer = SecureMessage::new(message.answer.to_vec()).map_err(|_| malformed("answer", "at most 2 MiB"))?;
+    Ok(NodeMessage::Answered { task: id("task", &message.task)?, answer })
+}
+
 fn face(json: &[u8]) -> Result<DatasetFace, ConvertError> {
     let mut face: DatasetFace = document("datasets_json", json, MAX_MESSAGE_BYTES)?;
     // Odd names are shown, harmlessly, instead of making all of a node's datasets invisible.
@@ -162,6 +167,7 @@ pub(crate) fn from_node(envelope: wire::NodeEnvelope) -> Result<FromNode, Conver
         }
         node_envelope::Message::OutOfRange(message) => out_of_range(&message)?,
         node_envelope::Message::Found(message) => found(&message)?,
+        node_envelope::Message::Answered(message) => answered(&message)?,
     };
     Ok(FromNode::Message(message))
 }
@@ -183,6 +189,9 @@ pub(crate) fn node_message_to_wire(message: &NodeMessage) -> wire::NodeEnvelope 
             task: task.to_string(),
             exponents: exponents.iter().map(|exponent| i32::from(*exponent)).collect(),
         }),
+        NodeMessage::Answered { task, answer } => {
+            Message::Answered(wire::TaskAnswered { task: task.to_string(), answer: answer.as_bytes().to_vec().into() })
+        }
         NodeMessage::Found { request, datasets } => {
             Message::Found(wire::SearchFound { request: request.to_string(), datasets_json: faces_to_wire(datasets) })
         }
@@ -200,6 +209,11 @@ fn check_task(task: &Task) -> Result<(), ConvertError> {
     }
     if let Work::SquaredDifferences { means } = &task.work {
         means.iter().try_for_each(|mean| finite("means", *mean).map(|_| ()))?;
+    }
+    for clipping in task.masking.iter().flat_map(|masking| masking.clipping.values()) {
+        if !(clipping.is_finite() && *clipping > 0.0) {
+            return Err(malformed("clipping", "finite numbers above 0"));
+        }
     }
     at_most("layout", MAX_VECTORS, task.layout.len())?;
     for spec in &task.layout {

@@ -8,10 +8,10 @@ use protocol::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::bulk::{self, UploadAnswer, UploadStep};
+use super::bulk::{self, UploadAnswer, UploadStep, Wrapping};
 use super::control::{self, FromNode, FromResearcher};
 use super::*;
-use crate::blob::{CHUNK_BYTES, Chunk};
+use crate::blob::{CHUNK_BYTES, Chunk, Pieces};
 
 fn rng() -> StdRng {
     StdRng::seed_from_u64(5)
@@ -31,6 +31,7 @@ fn task() -> Task {
     });
     Task {
         id: TaskId::random(&mut rng()),
+        node: NodeId::random(&mut rng()),
         key: RoundKey { experiment: ExperimentId::random(&mut rng()), round: 3, attempt: 1, phase: 0 },
         requester: Requester { user: "ada".to_owned() },
         dataset: DatasetId::random(&mut rng()),
@@ -43,6 +44,7 @@ fn task() -> Task {
             shape: vec![2],
             encoding: Encoding { width: Width::Bits128, exponent: 64 },
         }],
+        masking: None,
     }
 }
 
@@ -118,8 +120,8 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = wire::NodeEnvelope::decode(bytes).map(control::from_node);
     let _ = wire::ResearcherEnvelope::decode(bytes).map(control::from_researcher);
     let _ = wire::DownloadRequest::decode(bytes).map(bulk::download_request);
-    let _ = wire::Chunk::decode(bytes).map(bulk::chunk);
-    let _ = wire::UploadUp::decode(bytes).map(bulk::upload_step);
+    let _ = bulk::upload_message(Bytes::copy_from_slice(bytes).into());
+    let _ = bulk::chunk_message(Bytes::copy_from_slice(bytes).into());
     let _ = wire::UploadDown::decode(bytes).map(|down| bulk::upload_answer(&down));
     let _ = wire::Refusal::decode(bytes).map(|message| refusal(&message));
 }
@@ -134,8 +136,9 @@ proptest! {
     fn damaged_messages_are_read_without_panic(which in 0_usize..100, place in 0_usize..5000, byte in any::<u8>(), cut in any::<bool>()) {
         let mut all: Vec<Vec<u8>> = node_envelopes().iter().map(Message::encode_to_vec).collect();
         all.extend(researcher_envelopes().iter().map(Message::encode_to_vec));
-        all.push(bulk::upload_header_to_wire(&header()).encode_to_vec());
-        all.push(bulk::upload_chunk_to_wire(Chunk::new(0, Bytes::from_static(b"chunk"))).encode_to_vec());
+        all.push(bulk::upload_header_to_message(&header()).into_bytes().to_vec());
+        let chunk = Chunk::new(0, Bytes::from_static(b"chunk"));
+        all.push(bulk::chunk_to_message(chunk, Wrapping::Upload).into_bytes().to_vec());
         let count = all.len();
         let bytes = &mut all[which % count];
         let place = place % bytes.len();
@@ -166,7 +169,7 @@ fn first_messages_and_uploads_come_back_as_they_were() {
     assert!(matches!(back, Ok(FromResearcher::Welcome(back)) if back == welcome));
     for header in [header(), UploadHeader { report: None, ..header() }] {
         assert!(
-            matches!(bulk::upload_step(bulk::upload_header_to_wire(&header)), Ok(UploadStep::Header(back)) if back == header)
+            matches!(bulk::upload_message(bulk::upload_header_to_message(&header)), Ok(UploadStep::Header(back)) if back == header)
         );
     }
     for answer in [UploadAnswer::Resume(1 << 20), UploadAnswer::Credit(5), UploadAnswer::Stored] {
@@ -180,7 +183,7 @@ fn what_is_not_a_number_does_not_spoil_a_report_or_a_progress() {
     let report = header.report.as_mut().unwrap();
     report.loss = Some(f64::NAN);
     report.measured.push(Measured { on: ValidatedOn::Local, metric: Metric::Mse, value: f64::INFINITY });
-    let Ok(UploadStep::Header(back)) = bulk::upload_step(bulk::upload_header_to_wire(&header)) else { panic!() };
+    let Ok(UploadStep::Header(back)) = bulk::upload_message(bulk::upload_header_to_message(&header)) else { panic!() };
     let back = back.report.unwrap();
     assert_eq!((back.loss, back.measured.len()), (None, 1));
     let progress =
@@ -232,7 +235,7 @@ fn reports_are_bounded_as_a_node_bounds_them() {
     let read = |change: &dyn Fn(&mut Report)| {
         let mut header = header();
         change(header.report.as_mut().unwrap());
-        match bulk::upload_step(bulk::upload_header_to_wire(&header)) {
+        match bulk::upload_message(bulk::upload_header_to_message(&header)) {
             Ok(UploadStep::Header(header)) => Ok(header.report.unwrap()),
             Ok(UploadStep::Chunk(_)) => panic!("a header is no chunk"),
             Err(error) => Err(error),
@@ -260,8 +263,37 @@ fn a_dataset_that_is_too_wide_hides_no_others() {
 
 #[test]
 fn chunks_are_bounded() {
-    let chunk = |len: usize| bulk::chunk(bulk::chunk_to_wire(Chunk::new(0, Bytes::from(vec![0; len]))));
+    let chunk =
+        |len: usize| bulk::chunk_message(bulk::chunk_to_message(Chunk::new(0, Bytes::from(vec![0; len])), Wrapping::None));
     assert!(chunk(CHUNK_BYTES).is_ok());
     assert!(matches!(chunk(CHUNK_BYTES + 1), Err(ConvertError::TooLarge { .. })));
     assert!(matches!(chunk(0), Err(ConvertError::Malformed { .. })));
+}
+
+#[test]
+fn a_chunk_is_read_from_any_pieces_of_its_message_and_from_any_order_of_its_fields() {
+    // Long enough not to be copied together.
+    let chunk = || Chunk::new(3 * CHUNK_BYTES as u64, Bytes::from(vec![7; 10_000]));
+    for wrapping in [Wrapping::None, Wrapping::Upload] {
+        let message = bulk::chunk_to_message(chunk(), wrapping).into_bytes();
+        for cut in (0..100).chain([5000, message.len()]) {
+            let mut pieces = Pieces::from(message.slice(..cut));
+            pieces.append(message.slice(cut..).into());
+            let read = match wrapping {
+                Wrapping::None => bulk::chunk_message(pieces).unwrap(),
+                Wrapping::Upload => match bulk::upload_message(pieces).unwrap() {
+                    UploadStep::Chunk(chunk) => chunk,
+                    UploadStep::Header(_) => panic!("a chunk is a chunk"),
+                },
+            };
+            assert_eq!((read.offset, read.digest), (chunk().offset, chunk().digest), "{cut}");
+            assert_eq!(read.bytes.into_bytes(), chunk().bytes.into_bytes());
+        }
+    }
+    // The bytes first, then offset and digest: two halves of a message are a message.
+    let bytes = wire::Chunk { bytes: chunk().bytes.into_bytes(), ..wire::Chunk::default() };
+    let rest = wire::Chunk { offset: chunk().offset, digest: digest_to_wire(&chunk().digest), bytes: Bytes::new() };
+    let turned = [bytes.encode_to_vec(), rest.encode_to_vec()].concat();
+    let read = bulk::chunk_message(Bytes::from(turned).into()).unwrap();
+    assert_eq!((read.offset, read.bytes.into_bytes()), (chunk().offset, chunk().bytes.into_bytes()));
 }

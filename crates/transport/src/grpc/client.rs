@@ -12,13 +12,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::buffers::{Buffers, next_chunk};
 use super::dial::{Calls, Connection, dial};
+use super::messages::{Aside, Receiving, Sending, Side};
 use super::proxy::ProxyConfig;
 use super::status::to_link_error;
 use crate::address::Address;
-use crate::blob::{BlobError, ChunkReader, PartialBlob};
+use crate::blob::{BlobError, ChunkDigests, ChunkReader, PartialBlob, Pieces};
 use crate::clock::Clock;
-use crate::convert::bulk::{self, UploadAnswer};
+use crate::convert::bulk::{self, UploadAnswer, Wrapping};
 use crate::convert::control::{self, FromResearcher};
 use crate::convert::{self, ConvertError, MAX_MESSAGE_BYTES, enrolment};
 use crate::handshake;
@@ -220,24 +222,22 @@ impl Link for GrpcLink {
         let request = bulk::download_request_to_wire(&into.blob(), into.have());
         let mut client = self.client().await?.0;
         let answer = timeout(CHUNK_TIMEOUT, client.download(request)).await.map_err(|_| stalled())?;
-        let mut chunks = answer.map_err(|status| to_link_error(&status))?.into_inner();
-        while !into.is_complete() {
-            let chunk = timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(|_| stalled())?;
-            let chunk = chunk.map_err(|status| to_link_error(&status))?;
-            let chunk = chunk.ok_or_else(|| LinkError::Broken("the download ended early".to_owned()))?;
-            into.append(&bulk::chunk(chunk).map_err(nonsense)?).map_err(|error| match error {
-                BlobError::Io(error) => LinkError::Spool(error.to_string()),
-                error => LinkError::Broken(error.to_string()),
-            })?;
-        }
-        Ok(())
+        let mut answer = answer.map_err(|status| to_link_error(&status))?;
+        let body = answer.extensions_mut().remove::<Aside>().and_then(|aside| aside.take());
+        fill(into, Receiving::new(body.unwrap_or_default())).await
     }
 
     async fn upload(&self, header: &UploadHeader, file: &Path) -> Result<(), LinkError> {
+        self.upload_hashed(header, file, ChunkDigests::default()).await
+    }
+
+    async fn upload_hashed(&self, header: &UploadHeader, file: &Path, digests: ChunkDigests) -> Result<(), LinkError> {
         let mut client = self.client().await?.0;
         let (chunks, receiver) = mpsc::channel(CHUNK_QUEUE);
-        let messages = tokio_stream::once(bulk::upload_header_to_wire(header)).chain(ReceiverStream::new(receiver));
-        let answers = client.upload(messages).await.map_err(|status| to_link_error(&status))?.into_inner();
+        let messages = tokio_stream::once(bulk::upload_header_to_message(header)).chain(ReceiverStream::new(receiver));
+        let mut request = tonic::Request::new(tokio_stream::empty());
+        request.extensions_mut().insert(Aside::new(Sending::body(messages.map(Ok), Side::Node)));
+        let answers = client.upload(request).await.map_err(|status| to_link_error(&status))?.into_inner();
         let mut answers = Answers(answers);
         let offset = match answers.next().await? {
             UploadAnswer::Stored => return Ok(()),
@@ -248,18 +248,20 @@ impl Link for GrpcLink {
         };
         let blob = BlobRef { digest: header.digest, bytes: header.bytes };
         let path = file.to_owned();
-        let mut reader = blocking(move || ChunkReader::open(&path, blob, offset)).await?;
+        let mut reader = blocking(move || Ok(ChunkReader::open(&path, blob, offset)?.with_digests(digests))).await?;
+        let buffers = Buffers::default();
         let mut credit = 0_u64;
         loop {
-            let (chunk, back) = blocking(move || Ok((reader.next_chunk()?, reader))).await?;
-            reader = back;
+            let chunk;
+            let read = next_chunk(reader, buffers.lend()).await;
+            (chunk, reader) = read.map_err(|error| LinkError::Spool(error.to_string()))?;
             let Some(chunk) = chunk else { break };
             let bytes = chunk.bytes.len() as u64;
             while credit < bytes {
                 credit = credit.saturating_add(answers.credit().await?);
             }
             credit -= bytes;
-            if chunks.send(bulk::upload_chunk_to_wire(chunk)).await.is_err() {
+            if chunks.send(bulk::chunk_to_message(chunk, Wrapping::Upload)).await.is_err() {
                 // The researcher ended the call; its reason comes next.
                 break;
             }
@@ -273,6 +275,23 @@ impl Link for GrpcLink {
             }
         }
     }
+}
+
+/// Takes the chunks that are missing. A download that stalls fails; what came before stays.
+async fn fill(
+    into: &mut PartialBlob,
+    mut chunks: impl Stream<Item = Result<Pieces, Status>> + Unpin,
+) -> Result<(), LinkError> {
+    while !into.is_complete() {
+        let chunk = timeout(CHUNK_TIMEOUT, chunks.next()).await.map_err(|_| stalled())?;
+        let chunk = chunk.ok_or_else(|| LinkError::Broken("the download ended early".to_owned()))?;
+        let chunk = chunk.map_err(|status| to_link_error(&status))?;
+        into.append(&bulk::chunk_message(chunk).map_err(nonsense)?).map_err(|error| match error {
+            BlobError::Io(error) => LinkError::Spool(error.to_string()),
+            error => LinkError::Broken(error.to_string()),
+        })?;
+    }
+    Ok(())
 }
 
 /// What the researcher answers in the course of an upload.
@@ -297,4 +316,39 @@ impl Answers {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, LinkError> {
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| LinkError::Spool(error.to_string()))?;
     done.map_err(|error| LinkError::Spool(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use protocol::Digest;
+
+    use super::*;
+    use crate::blob::{CHUNK_BYTES, Chunk};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_that_does_not_come_for_60_s_ends_the_download_and_what_came_stays() {
+        let bytes = Bytes::from(vec![1; CHUNK_BYTES + 3]);
+        let blob = BlobRef { digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+        let mut into = PartialBlob::new(blob);
+        let first = bulk::chunk_to_message(Chunk::new(0, bytes.slice(..CHUNK_BYTES)), Wrapping::None);
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            Ok(first)
+        };
+        let chunks = one(late).chain(tokio_stream::pending());
+        let stalled = timeout(Duration::from_millis((59 + 60) * 1000 + 1), fill(&mut into, chunks)).await;
+        let error = stalled.expect("it ends in time").unwrap_err();
+        assert!(matches!(&error, LinkError::Broken(why) if why == "the download stalled"), "{error}");
+        assert_eq!(into.have(), CHUNK_BYTES as u64);
+        // The next try goes on there.
+        let rest = bulk::chunk_to_message(Chunk::new(CHUNK_BYTES as u64, bytes.slice(CHUNK_BYTES..)), Wrapping::None);
+        fill(&mut into, tokio_stream::once(Ok(rest))).await.unwrap();
+        assert!(into.is_complete());
+    }
+
+    /// A stream of one item that takes its time.
+    fn one<T>(item: impl Future<Output = T>) -> impl Stream<Item = T> + Unpin {
+        Box::pin(tokio_stream::once(item).then(|item| item))
+    }
 }

@@ -42,6 +42,11 @@ impl Share {
         permits.acquire_owned().await.expect("the budget is never closed")
     }
 
+    /// One more chunk, if that is possible without waiting and nobody waits.
+    pub(super) fn permit_now(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits().try_acquire_owned().ok()
+    }
+
     pub(super) fn permits(&self) -> Arc<Semaphore> {
         self.0.permits.clone()
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -19,8 +19,12 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tower::Service;
 
+use super::messages::Aside;
 use super::proxy::{self, ProxyConfig};
-use super::{CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW};
+use super::{
+    CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, SEND_BUFFER, STREAM_WINDOW,
+    TLS_BUFFER,
+};
 use crate::address::Address;
 use crate::link::LinkError;
 use crate::tls::{self, SERVER_NAME};
@@ -51,7 +55,7 @@ impl Connection {
 pub(super) struct Calls(http2::SendRequest<Body>);
 
 impl Service<Request<Body>> for Calls {
-    type Response = Response<Incoming>;
+    type Response = Response<Body>;
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -59,8 +63,21 @@ impl Service<Request<Body>> for Calls {
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The bodies of bulk calls go past tonic: the request's of an upload, the response's of a download.
+        if let Some(body) = request.extensions_mut().remove::<Aside>().and_then(|aside| aside.take()) {
+            *request.body_mut() = body;
+        }
+        let is_download = request.uri().path().ends_with("/Download");
+        let answer = self.0.send_request(request);
+        Box::pin(async move {
+            let mut response = answer.await?.map(Body::new);
+            if is_download {
+                let body = std::mem::take(response.body_mut());
+                response.extensions_mut().insert(Aside::new(body));
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -95,6 +112,7 @@ pub(super) async fn dial(
     if first.is_empty() {
         return Err(LinkError::Unreachable(format!("{address} closed the connection at once: it may be full, try again")));
     }
+    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
     let handshake = http2::Builder::new(TokioExecutor::new())
@@ -103,6 +121,7 @@ pub(super) async fn dial(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

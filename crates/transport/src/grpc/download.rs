@@ -1,85 +1,91 @@
-//! A researcher sends a blob: chunks are read as the node takes them.
+//! A researcher sends a blob: chunks are read as the node takes them, and once for nodes that take them at the same time.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use protocol::{BlobRef, Refusal, RefusalCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::buffers::{Buffers, next_chunk};
 use super::status;
-use crate::blob::{BlobError, Chunk, ChunkReader};
-use crate::convert::bulk;
-use crate::wire;
+use crate::blob::{BlobError, Chunk, ChunkReader, Pieces};
+use crate::convert::bulk::{self, Wrapping};
 
-/// Chunks in memory on their way to all nodes together: 4 MiB, and as much again in what they are encoded to.
+/// Chunks in memory on their way to all nodes together: 4 MiB.
 const DOWNLOAD_CHUNKS: usize = 16;
+/// The last chunks that were read, for other nodes: 2 MiB.
+const RECENT_CHUNKS: usize = 8;
 /// A node that takes nothing keeps its chunk; after this time others go on without regard to the budget.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What downloads may use at once. The buffers are used again and again: allocators keep what one thread takes and another
-/// gives back.
+/// What downloads may use at once.
 #[derive(Clone)]
 pub(super) struct Budget {
     permits: Arc<Semaphore>,
-    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    buffers: Buffers,
+    /// Gone when no download is under way.
+    recent: Arc<Mutex<Weak<Recent>>>,
 }
 
-/// A buffer that goes back when nobody needs its bytes any more.
-struct Lent {
-    bytes: Vec<u8>,
-    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
-}
+/// The chunks that were read last, of any blob.
+#[derive(Default)]
+struct Recent(Mutex<VecDeque<(BlobRef, Chunk)>>);
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(DOWNLOAD_CHUNKS)), buffers: Arc::default() }
+        Self { permits: Arc::new(Semaphore::new(DOWNLOAD_CHUNKS)), buffers: Buffers::default(), recent: Arc::default() }
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         timeout(PATIENCE, self.permits.clone().acquire_owned()).await.ok()?.ok()
     }
 
-    fn buffer(&self) -> Lent {
-        let bytes = self.buffers.lock().expect("nobody panics with the lock held").pop();
-        Lent { bytes: bytes.unwrap_or_default(), buffers: self.buffers.clone() }
+    fn recent(&self) -> Arc<Recent> {
+        let mut present = self.recent.lock().expect("nobody panics with the lock held");
+        present.upgrade().unwrap_or_else(|| {
+            let recent = Arc::default();
+            *present = Arc::downgrade(&recent);
+            recent
+        })
     }
 }
 
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+impl Recent {
+    fn get(&self, blob: BlobRef, offset: u64) -> Option<Chunk> {
+        let chunks = self.0.lock().expect("nobody panics with the lock held");
+        let mut chunks = chunks.iter().rev();
+        chunks.find(|(of, chunk)| chunk.offset == offset && *of == blob).map(|(_, chunk)| chunk.clone())
     }
-}
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let mut buffers = self.buffers.lock().expect("nobody panics with the lock held");
-        if buffers.len() < DOWNLOAD_CHUNKS {
-            buffers.push(std::mem::take(&mut self.bytes));
+    fn put(&self, blob: BlobRef, chunk: Chunk) {
+        let mut chunks = self.0.lock().expect("nobody panics with the lock held");
+        if chunks.len() == RECENT_CHUNKS {
+            chunks.pop_front();
         }
+        chunks.push_back((blob, chunk));
     }
 }
 
 struct Read {
-    chunk: Result<wire::Chunk, Status>,
+    message: Result<Pieces, Status>,
     /// Held until the chunk has gone to the connection.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The chunks of one download.
+/// The chunks of one download, as messages.
 pub(super) struct Chunks {
     reads: mpsc::Receiver<Read>,
     on_its_way: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream for Chunks {
-    type Item = Result<wire::Chunk, Status>;
+    type Item = Result<Pieces, Status>;
 
     fn poll_next(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Who asks for the next chunk has passed the last one on.
@@ -87,7 +93,7 @@ impl Stream for Chunks {
         let read = ready!(self.reads.poll_recv(context));
         Poll::Ready(read.map(|read| {
             self.on_its_way = read.permit;
-            read.chunk
+            read.message
         }))
     }
 }
@@ -108,7 +114,7 @@ pub(super) fn send(
         };
         if let Some(status) = failed {
             // Nobody may be there any more.
-            let _ = sender.send(Read { chunk: Err(status), permit: None }).await;
+            let _ = sender.send(Read { message: Err(status), permit: None }).await;
         }
     });
     Chunks { reads, on_its_way: None }
@@ -121,27 +127,29 @@ async fn read(
     budget: &Budget,
     sender: &mpsc::Sender<Read>,
 ) -> Result<(), Status> {
-    let mut reader = blocking(move || ChunkReader::open(&path, blob, offset)).await?;
+    let opened = tokio::task::spawn_blocking(move || ChunkReader::open(&path, blob, offset)).await;
+    let mut reader = opened.map_err(|_| status::broken("the researcher is closing"))?.map_err(|error| unreadable(&error))?;
+    let recent = budget.recent();
     // A place is taken first, so that a node that takes nothing has at most two chunks in memory.
-    while let Ok(place) = sender.reserve().await {
+    while let Ok(sender) = sender.reserve().await {
+        let Some(place) = reader.place() else { break };
         let permit = budget.permit().await;
-        let mut lent = budget.buffer();
-        let (read, back) = blocking(move || {
-            let read = reader.read_chunk(&mut lent.bytes)?;
-            Ok((read.map(|(offset, digest)| Chunk { offset, digest, bytes: Bytes::from_owner(lent) }), reader))
-        })
-        .await?;
-        reader = back;
-        let Some(chunk) = read else { break };
-        place.send(Read { chunk: Ok(bulk::chunk_to_wire(chunk)), permit });
+        let chunk = if let Some(chunk) = recent.get(blob, place) {
+            reader.skip();
+            chunk
+        } else {
+            let chunk;
+            (chunk, reader) = next_chunk(reader, budget.buffers.lend()).await.map_err(|error| unreadable(&error))?;
+            let Some(chunk) = chunk else { break };
+            recent.put(blob, chunk.clone());
+            chunk
+        };
+        sender.send(Read { message: Ok(bulk::chunk_to_message(chunk, Wrapping::None)), permit });
     }
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| status::broken("the researcher is closing"))?;
-    done.map_err(|error| {
-        tracing::error!(%error, "a blob cannot be read");
-        status::from_refusal(&Refusal::new(RefusalCode::Unavailable, "the researcher cannot read the parameters"))
-    })
+fn unreadable(error: &BlobError) -> Status {
+    tracing::error!(%error, "a blob cannot be read");
+    status::from_refusal(&Refusal::new(RefusalCode::Unavailable, "the researcher cannot read the parameters"))
 }

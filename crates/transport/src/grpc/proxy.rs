@@ -3,7 +3,7 @@
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
@@ -11,7 +11,7 @@ use crate::link::LinkError;
 use crate::{matrix, socket};
 
 /// The longest answer of a proxy that is read, in bytes.
-const MAX_ANSWER: usize = 8 << 10;
+pub(crate) const MAX_ANSWER: usize = 8 << 10;
 
 /// `HTTPS_PROXY` cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -43,7 +43,7 @@ impl ProxyConfig {
         Ok(Self { matcher: Some(Matcher::builder().https(proxy.to_owned()).no(no_proxy).build()) })
     }
 
-    pub(super) fn for_address(&self, address: &Address) -> Option<Intercept> {
+    pub(crate) fn for_address(&self, address: &Address) -> Option<Intercept> {
         let uri = Uri::builder().scheme("https").authority(address.to_string()).path_and_query("/").build().ok()?;
         self.matcher.as_ref()?.intercept(&uri)
     }
@@ -68,7 +68,11 @@ pub(super) async fn tunnel(proxy: &Intercept, address: &Address) -> Result<TcpSt
 }
 
 /// Sends the request; gives the first line of the answer.
-async fn ask(stream: &mut TcpStream, proxy: &Intercept, address: &Address) -> std::io::Result<String> {
+pub(crate) async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    proxy: &Intercept,
+    address: &Address,
+) -> std::io::Result<String> {
     let mut request = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n").into_bytes();
     if let Some(credentials) = proxy.basic_auth() {
         request.extend_from_slice(b"Proxy-Authorization: ");

@@ -8,16 +8,19 @@ use std::time::Duration;
 use protocol::{NodeId, Refusal, RefusalCode, TaskId, UploadHeader};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::credits::{Credits, Share};
+use super::messages::Receiving;
 use super::status;
-use crate::blob::{BlobError, CHUNK_BYTES, Chunk, CompleteFile, PartialFile};
+use crate::blob::{BlobError, CHUNK_BYTES, Chunk, CompleteFile, PartialFile, Pieces};
 use crate::convert::bulk::{self, UploadAnswer, UploadStep};
 use crate::wire;
 
 /// A node that has credit and sends nothing for so long gives it back.
 const CHUNK_TIMEOUT: Duration = Duration::from_mins(1);
+/// Chunks that are written in one go, if they are there.
+const CHUNKS_AT_ONCE: usize = 4;
 
 /// The receptions under way. A second one of the same contribution ends the first: after a broken connection the old one may
 /// not have noticed yet, and two must not write to one file.
@@ -90,7 +93,7 @@ async fn answer(answers: &Answers, answer: UploadAnswer) -> Result<(), Status> {
 pub(super) async fn receive(
     header: &UploadHeader,
     file: PartialFile,
-    steps: &mut Streaming<wire::UploadUp>,
+    steps: &mut Receiving,
     answers: &Answers,
     credits: &Credits,
     turn: &Turn,
@@ -126,7 +129,7 @@ struct Granted {
 async fn fill(
     total: u64,
     mut spool: Spool,
-    steps: &mut Streaming<wire::UploadUp>,
+    steps: &mut Receiving,
     answers: &Answers,
     share: Share,
 ) -> Result<Spool, Status> {
@@ -135,32 +138,59 @@ async fn fill(
     let mut waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>> = None;
     while !spool.file.is_complete() {
         let ungranted = total - spool.file.have() - granted.bytes;
-        let may_ask = ungranted > 0 && granted.permits.len() < share.ahead();
+        let may_ask = ungranted > 0 && granted.permits.len() <= share.ahead() / 2;
         if may_ask && waiting.is_none() {
             waiting = Some(Box::pin(Share::permit(share.permits())));
         }
         tokio::select! {
             permit = async { waiting.as_mut().expect("guarded").await }, if waiting.is_some() => {
                 waiting = None;
-                let bytes = ungranted.min(CHUNK_BYTES as u64);
-                granted.permits.push_back(permit);
-                granted.bytes += bytes;
-                answer(answers, UploadAnswer::Credit(bytes)).await?;
-            }
-            step = timeout(CHUNK_TIMEOUT, steps.message()), if !granted.permits.is_empty() => {
-                let step = step.map_err(|_| status::broken("no chunk came although there was credit"))?;
-                let chunk = chunk(step)?;
-                granted.bytes = granted.bytes.checked_sub(chunk.bytes.len() as u64).ok_or_else(without_credit)?;
-                // Only the last chunk may be short, so that permits and chunks stay one to one.
-                if chunk.bytes.len() != CHUNK_BYTES && chunk.offset + chunk.bytes.len() as u64 != total {
-                    return Err(nonsense("a chunk is short"));
+                let before = granted.bytes;
+                granted.add(permit, total - spool.file.have());
+                // What is free now comes along: one answer for several chunks.
+                while granted.permits.len() < share.ahead() && granted.bytes < total - spool.file.have() {
+                    let Some(permit) = share.permit_now() else { break };
+                    granted.add(permit, total - spool.file.have());
                 }
-                spool = append(spool, chunk).await?;
-                granted.permits.pop_front();
+                answer(answers, UploadAnswer::Credit(granted.bytes - before)).await?;
+            }
+            step = timeout(CHUNK_TIMEOUT, steps.next()), if !granted.permits.is_empty() => {
+                let step = step.map_err(|_| status::broken("no chunk came although there was credit"))?;
+                let mut chunks = vec![granted.take(chunk(step)?, total)?];
+                // What has come already is written in one go.
+                let mut failed = None;
+                while chunks.len() < CHUNKS_AT_ONCE && !granted.permits.is_empty() && failed.is_none() {
+                    let Some(step) = steps.next_if_there().await else { break };
+                    match chunk(step).and_then(|chunk| granted.take(chunk, total)) {
+                        Ok(granting) => chunks.push(granting),
+                        Err(status) => failed = Some(status),
+                    }
+                }
+                spool = append(spool, chunks).await?;
+                if let Some(status) = failed {
+                    return Err(status);
+                }
             }
         }
     }
     Ok(spool)
+}
+
+impl Granted {
+    fn add(&mut self, permit: OwnedSemaphorePermit, missing: u64) {
+        self.permits.push_back(permit);
+        self.bytes += (missing - self.bytes).min(CHUNK_BYTES as u64);
+    }
+
+    /// Takes a chunk that had credit, with its permit.
+    fn take(&mut self, chunk: Chunk, total: u64) -> Result<Granting, Status> {
+        self.bytes = self.bytes.checked_sub(chunk.bytes.len() as u64).ok_or_else(without_credit)?;
+        // Only the last chunk may be short, so that permits and chunks stay one to one.
+        if chunk.bytes.len() != CHUNK_BYTES && chunk.offset + chunk.bytes.len() as u64 != total {
+            return Err(nonsense("a chunk is short"));
+        }
+        Ok((chunk, self.permits.pop_front()))
+    }
 }
 
 fn nonsense(sentence: &str) -> Status {
@@ -171,21 +201,30 @@ fn without_credit() -> Status {
     nonsense("a chunk came without credit")
 }
 
-fn chunk(step: Result<Option<wire::UploadUp>, Status>) -> Result<Chunk, Status> {
+fn chunk(step: Result<Option<Pieces>, Status>) -> Result<Chunk, Status> {
     let step = step.map_err(|error| match status::nonsense(&error) {
         Some(refusal) => status::from_refusal(&refusal),
         None => gone(),
     })?;
-    match bulk::upload_step(step.ok_or_else(gone)?) {
+    match bulk::upload_message(step.ok_or_else(gone)?) {
         Ok(UploadStep::Chunk(chunk)) => Ok(chunk),
         Ok(UploadStep::Header(_)) => Err(nonsense("an upload has one header")),
         Err(error) => Err(status::from_refusal(&error.into())),
     }
 }
 
-async fn append(mut spool: Spool, chunk: Chunk) -> Result<Spool, Status> {
-    let done = blocking(move || spool.file.append(&chunk).map(|()| spool)).await;
-    done.map_err(|error| match error {
+type Granting = (Chunk, Option<OwnedSemaphorePermit>);
+
+async fn append(mut spool: Spool, chunks: Vec<Granting>) -> Result<Spool, Status> {
+    let append = move || {
+        for (chunk, permit) in chunks {
+            spool.file.append(&chunk)?;
+            // Its memory is free again.
+            drop((chunk, permit));
+        }
+        Ok(spool)
+    };
+    blocking(append).await.map_err(|error| match error {
         BlobError::Chunk | BlobError::Place { .. } => status::damaged(&error.to_string()),
         error => stored_badly(&error),
     })

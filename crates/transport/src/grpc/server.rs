@@ -1,10 +1,15 @@
 //! A researcher's side: accepts connections and guards their number, their time and their size.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -12,13 +17,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
+use tonic::body::Body;
+use tower::Service;
 
 use super::credits::Credits;
+use super::messages::Aside;
 use super::reception::Receptions;
 use super::service::{Calls, Peer, Shared};
 use super::strangers::{Place, Strangers};
 use super::{
-    CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW, download,
+    CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, SEND_BUFFER, STREAM_WINDOW,
+    TLS_BUFFER, download,
 };
 use crate::convert::MAX_MESSAGE_BYTES;
 use crate::host::Host;
@@ -31,8 +40,6 @@ use crate::wire::federation_server::FederationServer;
 const MAX_NODES: usize = 1024;
 /// Calls under way on one connection.
 const MAX_STREAMS: u32 = 16;
-/// What waits in one stream for the network, in bytes, before the next chunk is asked for.
-const SEND_BUFFER: usize = 64 << 10;
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough to enrol.
 const WITHOUT_CERTIFICATE: Duration = Duration::from_secs(10);
@@ -68,7 +75,7 @@ pub async fn serve<H: Host>(host: Arc<H>, tls: ServerTls, listener: TcpListener,
             }
         };
         let Some(place) = strangers.take(address.ip()) else {
-            tracing::debug!(%address, "a connection is refused: too many others of this address have shown no certificate");
+            shared.host.rejected(&address.to_string(), "too many connections of its address show no certificate");
             continue;
         };
         let entry = Entry { stream, address, place, nodes: nodes.clone() };
@@ -96,24 +103,25 @@ async fn connection<H: Host>(shared: Arc<Shared<H>>, tls: ServerTls, entry: Entr
     }
     let handshake = async {
         tokio::select! {
-            handshake = timeout(TLS_TIMEOUT, tls.acceptor().accept(stream)) => handshake.ok(),
-            () = place.lost() => None,
-            _ = stopped.wait_for(|stopped| *stopped) => None,
+            handshake = timeout(TLS_TIMEOUT, tls.acceptor().accept(stream)) => match handshake {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "a connection is closed: no TLS handshake");
+                    Err(Some(tls::rejection(&error)))
+                }
+                Err(_) => Err(Some("its TLS handshake took too long")),
+            },
+            () = place.lost() => Err(Some("others that showed no certificate either took its place")),
+            _ = stopped.wait_for(|stopped| *stopped) => Err(None),
         }
     };
     let stream = match handshake.await {
-        Some(Ok(stream)) => stream,
-        Some(Err(error)) => {
-            tracing::debug!(%address, %error, "a connection is closed: no TLS handshake");
-            if let Some(reason) = tls::rejection(&error) {
-                shared.host.rejected(&address.to_string(), reason);
-            }
-            return;
+        Ok(mut stream) => {
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+            stream
         }
-        None => {
-            tracing::debug!(%address, "a connection is closed: the TLS handshake took too long");
-            return;
-        }
+        Err(Some(reason)) => return shared.host.rejected(&address.to_string(), reason),
+        Err(None) => return,
     };
     let peer = match peer(&stream, address) {
         Ok(peer) => peer,
@@ -167,7 +175,7 @@ async fn converse<H: Host>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(PastTonic(service)));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
@@ -184,5 +192,40 @@ async fn converse<H: Host>(
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "a connection broke");
+    }
+}
+
+/// Hands the bodies of bulk calls past tonic: the request's of an upload, the response's of a download.
+struct PastTonic<H: Host>(FederationServer<Calls<H>>);
+
+impl<H: Host> Clone for PastTonic<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: Host> Service<Request<Incoming>> for PastTonic<H> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        if request.uri().path().ends_with("/Upload") {
+            let body = std::mem::take(request.body_mut());
+            request.extensions_mut().insert(Aside::new(body));
+        }
+        let answer = self.0.call(request);
+        Box::pin(async {
+            let mut response = answer.await?;
+            if let Some(body) = response.extensions_mut().remove::<Aside>().and_then(|aside| aside.take()) {
+                *response.body_mut() = body;
+            }
+            Ok(response)
+        })
     }
 }

@@ -11,7 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::credits::Credits;
-use super::download::{self, Budget, Chunks};
+use super::download::{self, Budget};
+use super::messages::{Aside, Receiving, Sending, Side};
 use super::reception::{self, Receptions, Turn};
 use super::status;
 use crate::blob::PartialFile;
@@ -189,8 +190,10 @@ impl<H: Host> Calls<H> {
         }
     }
 
-    async fn upload_header(&self, steps: &mut Streaming<wire::UploadUp>) -> Result<UploadHeader, Status> {
-        match bulk::upload_step(self.first(steps).await?) {
+    async fn upload_header(&self, steps: &mut Receiving) -> Result<UploadHeader, Status> {
+        let first = timeout(FIRST_MESSAGE_TIMEOUT, steps.next()).await;
+        let first = self.said(first.map_err(|_| status::broken("the first message took too long"))?)?;
+        match bulk::upload_message(first.ok_or_else(|| status::broken("the first message did not come"))?) {
             Ok(UploadStep::Header(header)) => Ok(header),
             Ok(UploadStep::Chunk(_)) => Err(self.malformed(ConvertError::Unknown)),
             Err(error) => Err(self.malformed(error)),
@@ -202,7 +205,7 @@ impl<H: Host> Calls<H> {
         node: NodeId,
         header: UploadHeader,
         reception: (PartialFile, Turn),
-        mut steps: Streaming<wire::UploadUp>,
+        mut steps: Receiving,
         answers: Outbox<wire::UploadDown>,
     ) {
         let (file, turn) = reception;
@@ -288,20 +291,24 @@ impl<H: Host> Federation for Calls<H> {
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
-    type DownloadStream = Chunks;
+    type DownloadStream = tokio_stream::Empty<Result<wire::Chunk, Status>>;
 
-    async fn download(&self, request: Request<wire::DownloadRequest>) -> Result<Response<Chunks>, Status> {
+    async fn download(&self, request: Request<wire::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
         let node = self.admitted()?;
         let (blob, offset) = bulk::download_request(request.into_inner()).map_err(|error| self.malformed(error))?;
         let path = self.shared.host.blob(&node, blob).await.map_err(|refusal| status::from_refusal(&refusal))?;
-        Ok(Response::new(download::send(path, blob, offset, self.shared.download_budget.clone(), self.clone().ended())))
+        let chunks = download::send(path, blob, offset, self.shared.download_budget.clone(), self.clone().ended());
+        let mut response = Response::new(tokio_stream::empty());
+        response.extensions_mut().insert(Aside::new(Sending::body(chunks, Side::Researcher)));
+        Ok(response)
     }
 
     type UploadStream = Answers<wire::UploadDown>;
 
-    async fn upload(&self, request: Request<Streaming<wire::UploadUp>>) -> Result<Response<Self::UploadStream>, Status> {
+    async fn upload(&self, mut request: Request<Streaming<wire::UploadUp>>) -> Result<Response<Self::UploadStream>, Status> {
         let node = self.admitted()?;
-        let mut steps = request.into_inner();
+        let body = request.extensions_mut().remove::<Aside>().and_then(|aside| aside.take());
+        let mut steps = Receiving::new(body.unwrap_or_default());
         let header = self.upload_header(&mut steps).await?;
         let turn = self.shared.receptions.begin(&node, &header.task).await;
         let reception = self.shared.host.receive(&node, &header).await.map_err(|refusal| status::from_refusal(&refusal))?;

@@ -102,7 +102,7 @@ impl TaskKey {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{DatasetId, ExperimentId, Plan, Requester, RoundKey, StatisticPlan, TaskId, Work};
+    use protocol::{DatasetId, ExperimentId, NodeId, Plan, Requester, RoundKey, StatisticPlan, TaskId, Work};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -112,6 +112,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         Task {
             id: TaskId::random(&mut rng),
+            node: NodeId::random(&mut rng),
             key: RoundKey { experiment: ExperimentId::random(&mut rng), round: 0, attempt: 0, phase: 0 },
             requester: Requester { user: "ada".to_owned() },
             dataset: DatasetId::random(&mut rng),
@@ -119,6 +120,7 @@ mod tests {
             work: Work::SquaredDifferences { means: vec![54.0 + 1.0 / 3.0] },
             model: None,
             layout: Vec::new(),
+            masking: None,
         }
     }
 
@@ -133,6 +135,8 @@ mod tests {
         public.verify(&arrived, &signature).unwrap();
         let other = Task { requester: Requester { user: "eve".to_owned() }, ..task() };
         assert!(public.verify(&other, &signature).is_err());
+        let elsewhere = Task { node: NodeId::random(&mut StdRng::seed_from_u64(2)), ..task() };
+        assert!(public.verify(&elsewhere, &signature).is_err());
         assert!(public.verify(&task(), &signature[1..]).is_err());
         assert!(TaskKey::from_point(SecretKey::generate().public_point()).unwrap().verify(&task(), &signature).is_err());
         assert!(TaskKey::from_point(&[4; 65]).unwrap().verify(&task(), &signature).is_err(), "not on the curve");

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::{NodeMessage, Progress, ProtocolVersion, Refusal, RefusalCode, RequestId, ResearcherMessage, Tags, TaskId};
+use protocol::{
+    ColumnFace, ColumnKind, DataType, DatasetFace, DatasetId, NodeMessage, Progress, ProtocolVersion, Refusal, RefusalCode,
+    RequestId, ResearcherMessage, RowCount, Tags, TaskId,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use transport::link::{Link, LinkError};
@@ -17,6 +20,7 @@ on_both_links!(
     a_node_of_another_version_is_told_what_to_do,
     a_revoked_node_is_cut_at_once_and_not_let_in_again,
     a_message_that_is_too_large_is_left_out_and_the_others_go_on,
+    a_dataset_too_wide_for_a_message_is_left_out_and_the_others_are_found,
 );
 
 async fn messages_travel_both_ways(mut world: impl Way) {
@@ -104,6 +108,28 @@ async fn a_message_that_is_too_large_is_left_out_and_the_others_go_on(mut world:
     let small = NodeMessage::Accepted { task };
     session.outbox.send(small.clone()).await.unwrap();
     assert_eq!(soon(host.inbox.recv()).await.unwrap(), small);
+}
+
+async fn a_dataset_too_wide_for_a_message_is_left_out_and_the_others_are_found(mut world: impl Way) {
+    let (_, link) = world.node(1).await;
+    let (session, mut host) = world.meet(&link).await;
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut face = |name: &str, columns: usize| DatasetFace {
+        id: DatasetId::random(&mut rng),
+        name: name.to_owned(),
+        data_type: DataType::Csv,
+        tags: Tags::new([name]).unwrap(),
+        description: String::new(),
+        rows: RowCount::rounded(303),
+        columns: (0..columns)
+            .map(|column| ColumnFace { name: format!("{column:0>200}"), kind: ColumnKind::Integer })
+            .collect(),
+    };
+    let (first, wide, last) = (face("first", 1), face("wide", 20_000), face("last", 1));
+    let request = RequestId::random(&mut StdRng::seed_from_u64(10));
+    let found = |datasets| NodeMessage::Found { request: request.clone(), datasets };
+    session.outbox.send(found(vec![first.clone(), wide, last.clone()])).await.unwrap();
+    assert_eq!(soon(host.inbox.recv()).await.unwrap(), found(vec![first, last]));
 }
 
 #[tokio::test]

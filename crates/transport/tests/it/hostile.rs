@@ -51,6 +51,18 @@ async fn ten_thousand_random_strings_do_not_disturb_a_connected_node() {
         session.outbox.send(NodeMessage::Accepted { task: task.clone() }).await.unwrap();
         assert!(soon(host.inbox.recv()).await.is_some());
     }
+    let told = world.host.rejections();
+    assert!(told.iter().any(|reason| reason == "it does not speak TLS"), "{:?}", told.first());
+}
+
+#[tokio::test]
+async fn a_stranger_who_does_not_speak_tls_is_told_to_the_log() {
+    let world = World::start().await;
+    let mut stream = socket::dial(&matrix::NODE_TO_RESEARCHER, world.address.host(), world.address.port()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await.unwrap();
+    // Its end is that the researcher closes.
+    let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+    assert_eq!(world.host.rejections(), ["it does not speak TLS"]);
 }
 
 /// An enrolled node that says what it likes.

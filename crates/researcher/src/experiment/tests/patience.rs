@@ -144,6 +144,29 @@ fn a_node_that_the_hospital_stopped_is_shown_as_such_in_later_rounds_whatever_it
 }
 
 #[test]
+fn nobody_is_shown_as_waiting_once_the_experiment_is_over() {
+    for event in [None, Some(Event::Cancelled { by: "ada".into() })] {
+        let patience = patience(|patience| patience.on_failure = OnFailure::Drop);
+        let mut world = World::begun(spec(training(|_| {}), 1, patience), 3);
+        world.refuse(0, RefusalCode::MissingValues);
+        world.disconnect(2);
+        match event {
+            None => {
+                world.contribute(1);
+                world.connect(2);
+                world.contribute(2);
+                assert_eq!(world.state(), ExperimentState::Finished);
+                world.disconnect(1);
+            }
+            Some(event) => drop(world.apply(event)),
+        }
+        let shown = world.experiment.snapshot(|_| Live::default());
+        let state = |node: usize| shown.nodes.iter().find(|shown| shown.id == world.nodes[node]).unwrap().state;
+        assert_eq!([0, 1, 2].map(state).map(NodeProgress::name), ["dropped", "over", "over"], "{:?}", world.state());
+    }
+}
+
+#[test]
 fn on_failure_fail_ends_the_experiment_with_the_nodes_words() {
     let patience = patience(|patience| patience.on_failure = OnFailure::Fail);
     let mut world = World::begun(spec(training(|_| {}), 2, patience), 3);

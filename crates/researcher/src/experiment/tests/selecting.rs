@@ -67,6 +67,44 @@ fn nobody_connected_and_nothing_matching_are_told_apart() {
 }
 
 #[test]
+fn a_misspelt_tag_node_or_column_is_answered_with_the_name_that_was_meant() {
+    let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 2);
+    let mut raw = RawExperimentSpec::from(world.experiment.spec().clone());
+    raw.selection = Selection::Tags(Tags::new(["hart"]).unwrap());
+    world.experiment.spec = ExperimentSpec::new(raw.clone()).unwrap();
+    let names = BTreeMap::from([(world.nodes[0].clone(), "Basel".into()), (world.nodes[1].clone(), "Zurich".into())]);
+    world.apply(Event::Begun { connected: names.clone() });
+    for node in world.nodes.clone() {
+        let actions = world.apply(Event::Found { node: node.clone(), datasets: vec![] });
+        assert!(actions.contains(&Action::Search { node: node.clone(), tags: None }), "which tags there are");
+        let datasets = vec![world.face(&["a", "b", "y"])];
+        assert!(!world.apply(Event::Found { node, datasets }).iter().any(|it| matches!(it, Action::Search { .. })));
+    }
+    let remark = world.experiment.snapshot(|_| Live::default()).remark.unwrap();
+    world.wait(SELECTION_WAIT);
+    for text in [remark, world.reason()] {
+        assert!(text.contains("no dataset has the tag \"hart\"; did you mean \"heart\"?"), "{text}");
+    }
+
+    raw.selection = Selection::Tags(Tags::new(["heart"]).unwrap());
+    raw.nodes = Some(BTreeSet::from(["Bazel".to_owned()]));
+    let mut world = World::new(ExperimentSpec::new(raw).unwrap(), 2);
+    world.apply(Event::Begun { connected: names });
+    world.wait(SELECTION_WAIT);
+    let expected = "no node that may take part is connected; Bazel is not connected; did you mean \"Basel\"?";
+    assert_eq!(world.reason(), expected);
+
+    let plan = training(|raw| raw.features = vec!["age".into(), "cholesterl".into()]);
+    let mut world = World::new(spec(plan, 1, Patience::default()), 2);
+    connect_all(&mut world);
+    for (node, columns) in world.nodes.clone().into_iter().zip([["age", "chol", "y"], ["age", "cholesterol", "y"]]) {
+        let datasets = vec![world.face(&columns)];
+        world.apply(Event::Found { node, datasets });
+    }
+    assert_eq!(world.reason(), "no dataset has the column \"cholesterl\"; did you mean \"cholesterol\"?");
+}
+
+#[test]
 fn two_matching_datasets_at_one_node_are_an_error_that_names_them() {
     let mut world = World::new(spec(training(|_| {}), 1, Patience::default()), 1);
     connect_all(&mut world);
