@@ -6,6 +6,7 @@ mod idle;
 mod logistic;
 mod relay;
 mod rounds;
+mod secagg;
 
 use std::path::Path;
 
@@ -49,7 +50,7 @@ impl Figure {
 /// A measurement: its name and what does it.
 type Bench = (&'static str, fn(&Project) -> Result<Vec<Figure>, Problem>);
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 10] = [
     ("round", rounds::round),
     ("move", bulk::moving),
     ("memory", bulk::of_memory),
@@ -57,17 +58,27 @@ const BENCHES: [Bench; 7] = [
     ("idle", idle::run),
     ("scale", rounds::scale),
     ("logistic", logistic::run),
+    ("secagg", secagg::of_crate),
+    ("secagg-round", secagg::round),
+    ("secagg-ratio", secagg::ratio),
 ];
 
+/// What `--full` measures instead of the one of the same name, for minutes.
+const IN_FULL: [Bench; 1] = [("secagg", secagg::of_crate_in_full)];
+
 pub(crate) fn run(project: &Project, arguments: &[&str]) -> Result<(), Problem> {
-    let (name, file) = match arguments {
+    let full = arguments.contains(&"--full");
+    let arguments: Vec<&str> = arguments.iter().copied().filter(|argument| *argument != "--full").collect();
+    let (name, file) = match arguments.as_slice() {
         [] => ("", None),
         ["--json", file] => ("", Some(*file)),
         [name] if !name.starts_with('-') => (*name, None),
         [name, "--json", file] | ["--json", file, name] => (*name, Some(*file)),
-        _ => return Err(Problem::Usage("usage: cargo xtask bench [NAME] [--json FILE]")),
+        _ => return Err(Problem::Usage("usage: cargo xtask bench [NAME] [--full] [--json FILE]")),
     };
-    let chosen: Vec<&Bench> = BENCHES.iter().filter(|(bench, _)| bench.starts_with(name)).collect();
+    let is_whole = BENCHES.iter().any(|(bench, _)| *bench == name);
+    let is_chosen = |bench: &str| if is_whole { bench == name } else { bench.starts_with(name) };
+    let chosen: Vec<&Bench> = BENCHES.iter().filter(|(bench, _)| is_chosen(bench)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
         return Err(Problem::Unexpected {
@@ -77,7 +88,8 @@ pub(crate) fn run(project: &Project, arguments: &[&str]) -> Result<(), Problem> 
         });
     }
     let mut figures = Vec::new();
-    for (name, measure) in chosen {
+    for bench in chosen {
+        let (name, measure) = IN_FULL.iter().find(|(name, _)| full && *name == bench.0).unwrap_or(bench);
         println!("== {name}");
         figures.extend(measure(project)?);
     }

@@ -20,7 +20,8 @@ usage: cargo xtask COMMAND
   tidy [--write]             the repository's rules; --write brings the generated pages of the docs up to date
   fuzz [TARGET] [--seconds N]
                              try the decoders with inputs that cover ever more of them
-  bench [NAME] [--json FILE] measure; NAME runs the measurements whose name begins so";
+  bench [NAME] [--full] [--json FILE]
+                             measure; NAME runs the measurements whose name begins so, --full all of those that take minutes";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

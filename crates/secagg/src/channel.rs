@@ -82,7 +82,7 @@ struct Peer {
 }
 
 impl Channels {
-    /// Draws the channel key, then the seed.
+    /// Draws the channel key (Bonawitz et al. 2017, figure 4, round 0), then the seed (Bell et al. 2020, §4.2; specification §2).
     pub fn new(experiment: Experiment, party: PartyId, rng: &mut impl CryptoRng) -> Self {
         let secret = Secret::draw(rng);
         let seed = Secret::draw(rng);
@@ -113,7 +113,7 @@ impl Channels {
         &self.seed
     }
 
-    /// Gives what this node publishes; the same every time.
+    /// Gives what this node publishes; the same every time (Bonawitz et al. 2017, figure 4, round 0; specification §2).
     pub fn offer(&self, identity: &IdentityKey) -> Offer {
         let public = public_of(&self.secret);
         let commitment = seed_commitment(&self.experiment, &self.party, self.seed.expose());
@@ -121,7 +121,7 @@ impl Channels {
         Offer { public, commitment, signature }
     }
 
-    /// Takes the offers of others, all or none. Those known already may be given again, unchanged; a party that offers other keys
+    /// Takes the offers of others, all or none (Bonawitz et al. 2017, figure 4, round 1; specification §2). Those known already may be given again, unchanged; a party that offers other keys
     /// than before is refused, since a repeated key pair would repeat nonces. One who lost its state needs everybody's new offers.
     pub fn agree(&mut self, roster: &Roster, offers: &BTreeMap<PartyId, Offer>) -> Result<(), Problem> {
         let mut fresh = Vec::new();
@@ -173,7 +173,7 @@ impl Channels {
             .prefixed(subject)
     }
 
-    /// Seals a message to a party under the next counter. The subject is what the message is about: it opens for no other.
+    /// Seals a message to a party under the next counter (Bonawitz et al. 2017, §4, authenticated encryption; specification §2). The subject is what the message is about: it opens for no other.
     pub fn seal(&mut self, to: &PartyId, subject: &[u8], plaintext: &[u8]) -> Result<Sealed, Problem> {
         let associated = self.associated(&self.party, to, subject);
         let peer = self.peers.get_mut(to).ok_or_else(|| Problem::NoChannel { party: to.clone() })?;
@@ -188,7 +188,7 @@ impl Channels {
         Ok(Sealed(Blob(bytes)))
     }
 
-    /// Opens a message of a party; each at most once, in rising order of counters.
+    /// Opens a message of a party; each at most once, in rising order of counters (specification §2).
     pub fn open(&mut self, from: &PartyId, subject: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Problem> {
         let (plaintext, counter) = self.peek(from, subject, sealed)?;
         self.took(from, counter);

@@ -66,13 +66,13 @@ pub struct SessionSpec {
 }
 
 impl SessionSpec {
-    /// Fills in what follows from the rest: the threshold of c among all parties, and the complete graph.
+    /// Fills in what follows from the rest (specification §7): the threshold of c among all parties, and the complete graph.
     pub fn new(context: Context, parties: Parties, colluders: u32, min_parties: u32) -> Self {
         let threshold = threshold(parties.count(), colluders);
         Self { context, parties, threshold, colluders, min_parties, graph: Graph::Complete }
     }
 
-    /// Gives the session's id.
+    /// Gives the session's id (specification §1).
     pub fn id(&self) -> SessionId {
         let (neighbours, seed) = self.graph.numbers(self.parties.count());
         let joined = Joined::label("session")
@@ -91,13 +91,13 @@ impl SessionSpec {
         least_survivors(self.threshold, self.min_parties)
     }
 
-    /// Checks the numbers by themselves: 2t > n + c, t ≤ n, and a list long enough to end with `min_parties`.
+    /// Checks the numbers by themselves (Bonawitz et al. 2017, §6.2; specification §7): 2t > n + c, t ≤ n, and a list long enough to end with `min_parties`.
     pub fn check(&self) -> Result<(), Problem> {
         self.demand(self.colluders, 2)?;
         self.graph.check(self.parties.count())
     }
 
-    /// Checks the numbers against what a node's owner demands.
+    /// Checks the numbers against what a node's owner demands (specification §7).
     pub fn check_rules(&self, rules: &Rules) -> Result<(), Problem> {
         self.check()?;
         let colluders = rules.max_colluders.unwrap_or_else(|| default_colluders(self.parties.count()));

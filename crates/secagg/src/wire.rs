@@ -1,5 +1,6 @@
-//! Bytes: how values are joined for hashing, signing and sealing, and the only place that reads bytes from others
-//! (specification §1 and §3).
+//! Bytes: how values are joined for hashing, signing and sealing, and how values that others wrote are read (specification §1 and
+//! §3). Only numbers are read elsewhere, beside their arithmetic: shares by [`crate::shamir::read`], ciphertexts and stored masks of
+//! [`crate::joye_libert`] by `group.rs` and `cipher.rs`, which check length and range of each before it is used.
 
 use std::fmt;
 

@@ -42,6 +42,7 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 fn main() {
+    sums();
     documents();
     messages();
     tensors();
@@ -322,4 +323,16 @@ fn commands() {
     write("control_lines", "reply", lines(&[json(&Reply::Done { sentence: "Done".to_owned() })]));
     write("proxy_answer", "accepted", "HTTP/1.1 200 Connection established\r\nVia: proxy\r\n\r\n");
     write("proxy_answer", "refused", "HTTP/1.1 407 Proxy Authentication Required\r\n\r\nlater");
+}
+
+fn sums() {
+    for (name, message) in fuzz_checks::secagg_messages::seeds() {
+        write("secagg_messages", name, message);
+    }
+    for (name, state) in fuzz_checks::secagg_states::seeds() {
+        write("secagg_states", &name, state);
+    }
+    for (name, bytes) in fuzz_checks::secagg_ciphertexts::seeds() {
+        write("secagg_ciphertexts", name, bytes);
+    }
 }

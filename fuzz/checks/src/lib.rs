@@ -12,6 +12,9 @@ pub mod documents;
 pub mod experiment_file;
 pub mod idx;
 pub mod model;
+pub mod secagg_ciphertexts;
+pub mod secagg_messages;
+pub mod secagg_states;
 pub mod tensors;
 pub mod words;
 
@@ -24,7 +27,7 @@ use tempfile::TempDir;
 pub type Check = fn(&[u8]);
 
 /// Every check of this crate, by the name of its fuzz target and its corpus.
-pub const CHECKS: [(&str, Check); 13] = [
+pub const CHECKS: [(&str, Check); 16] = [
     ("audit_log", audit_log::check),
     ("certificates", certificates::check),
     ("configuration", configuration::check),
@@ -36,6 +39,9 @@ pub const CHECKS: [(&str, Check); 13] = [
     ("experiment_file", experiment_file::check),
     ("idx", idx::check),
     ("model", model::check),
+    ("secagg_ciphertexts", secagg_ciphertexts::check),
+    ("secagg_messages", secagg_messages::check),
+    ("secagg_states", secagg_states::check),
     ("tensors", tensors::check),
     ("words", words::check),
 ];

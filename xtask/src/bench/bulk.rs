@@ -12,17 +12,17 @@ use crate::project::{Problem, Project, output_of};
 
 /// A perceptron over the synthetic rows by the units of its two hidden layers.
 #[derive(Debug, Clone, Copy)]
-struct Model {
-    hidden: [usize; 2],
+pub(super) struct Model {
+    pub(super) hidden: [usize; 2],
 }
 
 /// About 10⁷ parameters.
-const TEN_MILLION: Model = Model { hidden: [3000, 3300] };
+pub(super) const TEN_MILLION: Model = Model { hidden: [3000, 3300] };
 /// About 10⁸ parameters.
 const HUNDRED_MILLION: Model = Model { hidden: [10_000, 9967] };
 
 impl Model {
-    fn parameters(self) -> usize {
+    pub(super) fn parameters(self) -> usize {
         let [first, second] = self.hidden;
         (super::federation::FEATURES + 1) * first + (first + 1) * second + second + 1
     }
@@ -34,9 +34,15 @@ impl Model {
 
     /// A plan without any update.
     fn experiment(self, rounds: usize) -> String {
+        self.experiment_with("", rounds)
+    }
+
+    /// As [`Self::experiment`], with one more line at the top.
+    pub(super) fn experiment_with(self, line: &str, rounds: usize) -> String {
         let [first, second] = self.hidden;
         format!(
             r#"
+            {line}
             name = "moving"
             tags = ["synthetic"]
             rounds = {rounds}

@@ -24,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
         "fedbiomed",
         &["protocol", "transport", "component", "data", "analytics", "learning", "node", "researcher", "simulation"],
     ),
-    ("fuzz-checks", &["protocol", "transport", "component", "data", "learning", "node", "researcher"]),
+    ("fuzz-checks", &["protocol", "transport", "component", "data", "learning", "secagg", "node", "researcher"]),
     ("xtask", &[]),
 ];
 

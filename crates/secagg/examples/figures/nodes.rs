@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand_core::Rng as _;
+use secagg::exchange::encode;
 use secagg::graph::neighbours;
 use secagg::lom::ResearcherSession;
 use secagg::mask::Modulus;
@@ -37,10 +38,13 @@ fn session(parties: usize, colluders: Option<u32>) -> f64 {
     tell(&format!("neighbours of {parties} with c = {c}"), f64::from(sparse.unwrap_or(count - 1)));
     let session = spec.id();
     let mut seconds = vec![0.0; parties];
+    // What the last node sends.
+    let mut sent = 0;
     let mut researcher = ResearcherSession::new(spec.clone(), &federation.roster).unwrap();
     for (index, node) in federation.nodes.iter_mut().enumerate() {
         let (preparation, time) = timed(|| node.prepare(&spec, &mut federation.rng).unwrap());
         seconds[index] += time;
+        sent = encode(&preparation).len() + 4 * ELEMENTS;
         researcher.accept_preparation(&id(index), preparation).unwrap();
     }
     let inbound = researcher.close_preparations().unwrap();
@@ -68,18 +72,21 @@ fn session(parties: usize, colluders: Option<u32>) -> f64 {
         let (attestation, time) =
             timed(|| federation.nodes[*index].attest(&session, &list, &federation.keys[*index]).unwrap());
         seconds[*index] += time;
+        sent += if *index == parties - 1 { encode(&attestation).len() } else { 0 };
         researcher.accept_attestation(&id(*index), attestation).unwrap();
     }
     let attestations: BTreeMap<_, _> = researcher.attestations().unwrap().clone();
     for index in &survivors {
         let (revelation, time) = timed(|| federation.nodes[*index].reveal(&session, &list, &attestations).unwrap());
         seconds[*index] += time;
+        sent += if *index == parties - 1 { encode(&revelation).len() } else { 0 };
         researcher.accept_revelation(&id(*index), revelation).unwrap();
     }
     let mut sum: Vec<u8> = masked.iter().flat_map(|element| element.to_le_bytes()).collect();
     let ((), time) = timed(|| {
         researcher.unmasker(TERMS).unwrap().subtract(UPDATE, Modulus::Bits32, 0, &mut sum).unwrap();
     });
+    tell(&format!("bytes for each parameter of {parties}"), sent as f64 / ELEMENTS as f64);
     tell(&format!("researcher's unmasking of {parties} with c = {c}"), time);
     assert!(sum == plain.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>(), "the sum of the survivors");
     median(survivors.iter().map(|index| seconds[*index]).collect())

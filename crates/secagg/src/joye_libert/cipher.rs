@@ -155,12 +155,12 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// Begins the masks of a vector with none.
+    /// Begins the masks of a vector with none (specification §9).
     pub fn begin(&self, label: &Label) -> Masks {
         Masks { label: label.digest(), elements: Vec::new() }
     }
 
-    /// Computes masks up to `ciphertexts` in all, one power each, on the given number of threads (of which all but one are started
+    /// Computes masks up to `ciphertexts` in all (Joye-Libert 2013, §3: H(t)^sk), one power each, on the given number of threads (of which all but one are started
     /// here). Stops when `proceed` says no, which it is asked before each power; what was computed by then stays, and a later call
     /// goes on from there.
     pub fn extend(

@@ -114,7 +114,7 @@ impl ServerKey {
         &self.spec
     }
 
-    /// Prepares the researcher's masks, h^(−Σ sk).
+    /// Prepares the researcher's masks, h^(−Σ sk) (Joye-Libert 2013, §3, `AggrDec`).
     pub fn masker(&self, group: &Group) -> Result<Masker, Problem> {
         if self.spec.id(group) != self.id {
             return Err(Problem::OtherModulus);

@@ -166,14 +166,14 @@ impl Node {
         Ok(SumShare { keys: keys.id, share })
     }
 
-    /// Prepares a node's masks, h^sk, for keys whose shares were taken.
+    /// Prepares a node's masks, h^sk, for keys whose shares were taken (Joye-Libert 2013, §3, the factor of `Enc` without data).
     pub fn masker(&self, group: &Group, generation: u32) -> Result<Masker, Problem> {
         let keys = self.keys(group, generation)?;
         let exponent = Exponent::from_be_bytes(keys.key.expose(), KEY_BITS);
         Ok(Masker { group: group.clone(), exponent, side: Side::Node })
     }
 
-    /// Gives the label of a vector under the keys of a generation.
+    /// Gives the label of a vector under the keys of a generation (Joye-Libert 2013, §3, the time t of `Enc`; specification §9).
     pub fn label(&self, generation: u32, context: &Context, terms: Terms, vector: VectorName<'_>) -> Result<Label, Problem> {
         let keys = self.generations.get(&generation).ok_or(Problem::UnknownGeneration { generation })?;
         Ok(Label::new(keys.id, context, terms, vector))
@@ -217,7 +217,7 @@ impl Node {
         Ok(ciphertexts)
     }
 
-    /// Ends all rounds up to this one: nothing is encrypted for them any more, and what was is forgotten.
+    /// Ends all rounds up to this one (specification §9, last paragraph): nothing is encrypted for them any more, and what was is forgotten.
     pub fn close(&mut self, round: u32) {
         self.closed = self.closed.max(Some(round));
         self.rounds = self.rounds.split_off(&round.saturating_add(1));
@@ -228,7 +228,7 @@ impl Node {
         self.last_generation
     }
 
-    /// Wipes the keys of a generation; its number stays used.
+    /// Wipes the keys of a generation; its number stays used (specification §9).
     pub fn forget(&mut self, generation: u32) {
         self.generations.remove(&generation);
     }

@@ -49,7 +49,7 @@ impl Researcher {
         self.last_generation.map_or(0, |last| last.saturating_add(1))
     }
 
-    /// Begins a negotiation. Asked the same again, changes nothing.
+    /// Begins a negotiation (Joye-Libert 2013, §3, `Setup`; specification §9). Asked the same again, changes nothing.
     pub fn begin(&mut self, group: &Group, spec: &KeySpec) -> Result<KeysId, Problem> {
         let generation = spec.generation;
         let id = spec.id(group);
@@ -69,7 +69,7 @@ impl Researcher {
         Ok(id)
     }
 
-    /// Takes the sealed shares of a party. Given the same again, changes nothing; other ones are refused.
+    /// Takes the sealed shares of a party (Ben-Or, Goldwasser, Wigderson 1988: the input stage). Given the same again, changes nothing; other ones are refused.
     pub fn accept_shares(&mut self, generation: u32, from: &PartyId, shares: KeyShares) -> Result<(), Problem> {
         let negotiation = self.find_mut(generation)?;
         negotiation.check(from, shares.keys)?;
@@ -87,7 +87,7 @@ impl Researcher {
         }
     }
 
-    /// Gives what to relay to a party once all have shared: the share of each other party for it.
+    /// Gives what to relay to a party once all have shared (Ben-Or, Goldwasser, Wigderson 1988: the input stage): the share of each other party for it.
     pub fn inbound(&self, generation: u32, to: &PartyId) -> Result<Vec<(PartyId, Sealed)>, Problem> {
         let negotiation = self.find(generation)?;
         if !negotiation.spec.parties.contains(to) {
@@ -102,7 +102,7 @@ impl Researcher {
         Ok(relayed.collect())
     }
 
-    /// Takes the sum of shares of a party. Given the same again, changes nothing; another one is refused.
+    /// Takes the sum of shares of a party (Ben-Or, Goldwasser, Wigderson 1988: the final stage). Given the same again, changes nothing; another one is refused.
     pub fn accept_sum(&mut self, generation: u32, from: &PartyId, sum: SumShare) -> Result<(), Problem> {
         let negotiation = self.find_mut(generation)?;
         negotiation.check(from, sum.keys)?;
@@ -145,7 +145,7 @@ impl Researcher {
         Ok(ServerKey { spec: spec.clone(), id: negotiation.id, sum })
     }
 
-    /// Drops a negotiation; its number stays used.
+    /// Drops a negotiation; its number stays used (specification §9).
     pub fn forget(&mut self, generation: u32) {
         self.negotiations.remove(&generation);
     }
@@ -203,7 +203,7 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Begins the sum of a vector.
+    /// Begins the sum of a vector (Joye-Libert 2013, §3, `AggrDec`; specification §9).
     pub fn new(
         group: &Group,
         key: &ServerKey,
@@ -239,7 +239,7 @@ impl Fold {
         self.ciphertexts
     }
 
-    /// Multiplies with the ciphertexts of a party, once.
+    /// Multiplies with the ciphertexts of a party, once (Joye-Libert 2013, §3, `AggrDec`).
     pub fn add(&mut self, party: &PartyId, ciphertexts: &[u8]) -> Result<(), Problem> {
         if !self.spec.parties.contains(party) {
             return Err(Common::NotAParty { party: party.clone() }.into());

@@ -57,7 +57,7 @@ impl Masker {
 }
 
 impl NodeRole {
-    /// Draws the channel key and the seed of the graph.
+    /// Draws the channel key and the seed of the graph (Bonawitz et al. 2017, figure 4, round 0; specification §2).
     pub fn new(experiment: Experiment, party: PartyId, rules: Rules, rng: &mut impl CryptoRng) -> Self {
         let channels = Channels::new(experiment, party, rng);
         Self { rules, channels, graph: None, records: BTreeMap::new(), open_round: 0 }
@@ -73,7 +73,7 @@ impl NodeRole {
         self.channels.offer(identity)
     }
 
-    /// Takes the offers of all parties, or of those that join: see [`Channels::agree`].
+    /// Takes the offers of all parties, or of those that join (Bonawitz et al. 2017, figure 4, round 1): see [`Channels::agree`].
     pub fn agree(&mut self, roster: &Roster, offers: &BTreeMap<PartyId, Offer>) -> Result<(), Problem> {
         self.channels.agree(roster, offers)
     }
@@ -90,7 +90,7 @@ impl NodeRole {
         Ok(Fixed(*self.channels.seed().expose()))
     }
 
-    /// Takes the opened seeds of all parties and gives the graph's seed.
+    /// Takes the opened seeds of all parties and gives the graph's seed (Bell et al. 2020, §4.2; specification §8).
     pub fn accept_seeds(&mut self, seeds: &BTreeMap<PartyId, Fixed<32>>) -> Result<Fixed<32>, Problem> {
         let opened = self.graph.as_ref().ok_or(Problem::GraphSeed)?;
         if !seeds.keys().eq(opened.parties.iter()) {
@@ -269,7 +269,7 @@ impl NodeRole {
         Ok(revelation)
     }
 
-    /// Wipes what is left of a session, keeping only that it was, so that nothing for the same context is prepared again.
+    /// Wipes what is left of a session (specification §6, last paragraph), keeping only that it was, so that nothing for the same context is prepared again.
     pub fn forget(&mut self, session: &SessionId) -> Result<(), Problem> {
         let record = self.records.get_mut(session).ok_or(Problem::UnknownSession)?;
         let (revealed, signed) = (record.is_revealed(), record.is_signed());
@@ -277,7 +277,7 @@ impl NodeRole {
         Ok(())
     }
 
-    /// Forgets all sessions of rounds before this one, and refuses any new one for them.
+    /// Forgets all sessions of rounds before this one, and refuses any new one for them (specification §6).
     pub fn close_rounds_before(&mut self, round: u32) {
         self.open_round = self.open_round.max(round);
         self.records.retain(|_, record| record.spec.context.round >= round);

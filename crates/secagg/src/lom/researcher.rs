@@ -21,7 +21,7 @@ const MOST_TRIES: usize = 4096;
 type Share = Element<Prime257, LIMBS_257>;
 type Weights = Interpolation<Prime257, LIMBS_257>;
 
-/// Checks offers before they are relayed, so that who signed wrongly is named once and not by every node.
+/// Checks offers before they are relayed (Bonawitz et al. 2017, figure 4, server's part of round 0), so that who signed wrongly is named once and not by every node.
 pub fn check_offers(experiment: &Experiment, roster: &Roster, offers: &BTreeMap<PartyId, Offer>) -> Result<(), Problem> {
     for (party, offer) in offers {
         let identity = roster.get(party).ok_or_else(|| Problem::NotInRoster { party: party.clone() })?;
@@ -45,7 +45,7 @@ pub struct ResearcherSession {
 }
 
 impl ResearcherSession {
-    /// Begins a session whose numbers fit and whose parties have identity keys.
+    /// Begins a session whose numbers fit (specification §7) and whose parties have identity keys.
     pub fn new(spec: SessionSpec, roster: &Roster) -> Result<Self, Problem> {
         spec.check()?;
         let mut identities = Roster::new();
@@ -69,7 +69,7 @@ impl ResearcherSession {
         &self.spec
     }
 
-    /// Takes a party's preparation.
+    /// Takes a party's preparation (Bonawitz et al. 2017, figure 4, server's part of rounds 0 and 1).
     pub fn accept_preparation(&mut self, from: &PartyId, preparation: Preparation) -> Result<(), Problem> {
         let index = self.spec.parties.index_of(from).ok_or_else(|| Problem::NotAParty { party: from.clone() })?;
         if let Some(before) = self.preparations.get(from) {
@@ -96,7 +96,7 @@ impl ResearcherSession {
         self.preparations.keys()
     }
 
-    /// Ends the step: gives for each party that prepared what its neighbours sealed for it. Later preparations are refused.
+    /// Ends the step (Bonawitz et al. 2017, figure 4, server's end of round 1): gives for each party that prepared what its neighbours sealed for it. Later preparations are refused.
     pub fn close_preparations(&mut self) -> Result<BTreeMap<PartyId, BTreeMap<PartyId, InboundPreparation>>, Problem> {
         let (got, least) = (count(self.preparations.len()), self.spec.least_survivors());
         if got < least {
@@ -114,7 +114,7 @@ impl ResearcherSession {
         Ok(self.preparations.keys().map(|party| (party.clone(), inbound_of(party))).collect())
     }
 
-    /// Fixes the survivors: the parties whose masked contributions are here, whole. What arrives of others later is to be discarded
+    /// Fixes the survivors (Bonawitz et al. 2017, figure 4, server's end of round 2): the parties whose masked contributions are here, whole. What arrives of others later is to be discarded
     /// unread.
     pub fn fix_survivors(&mut self, survivors: impl IntoIterator<Item = PartyId>) -> Result<&[PartyId], Problem> {
         let survivors: BTreeSet<PartyId> = survivors.into_iter().collect();
@@ -137,7 +137,7 @@ impl ResearcherSession {
         Ok(self.survivors.insert(survivors.into_iter().collect()))
     }
 
-    /// Takes a survivor's signature of the list.
+    /// Takes a survivor's signature of the list (Bonawitz et al. 2017, figure 4, server's part of round 3).
     pub fn accept_attestation(&mut self, from: &PartyId, attestation: Attestation) -> Result<(), Problem> {
         let survivors = self.fixed("attest")?;
         let identity = self
@@ -155,7 +155,7 @@ impl ResearcherSession {
         Ok(())
     }
 
-    /// Gives the signatures to show to all, once there are enough.
+    /// Gives the signatures to show to all, once there are enough (Bonawitz et al. 2017, figure 4, server's end of round 3).
     pub fn attestations(&self) -> Result<&BTreeMap<PartyId, Attestation>, Problem> {
         let survivors = self.fixed("reveal")?;
         let (got, least) = (count(self.attestations.len()), self.spec.threshold);
@@ -166,7 +166,7 @@ impl ResearcherSession {
         Ok(&self.attestations)
     }
 
-    /// Takes a party's shares: of the self masks of all survivors and the masking keys of all others that prepared, as far as it holds
+    /// Takes a party's shares (Bonawitz et al. 2017, figure 4, server's part of round 4): of the self masks of all survivors and the masking keys of all others that prepared, as far as it holds
     /// them, and no more.
     pub fn accept_revelation(&mut self, from: &PartyId, revelation: Revelation) -> Result<(), Problem> {
         let survivors = self.fixed("reveal")?;
@@ -273,7 +273,8 @@ pub struct Unmasker {
 }
 
 impl Unmasker {
-    /// Subtracts the masks from elements `first_element…` of the sum of a vector, little-endian, in place.
+    /// Subtracts the masks from elements `first_element…` of the sum of a vector, little-endian, in place (Bonawitz et al. 2017,
+    /// figure 4, server's end of round 4; specification §4).
     pub fn subtract(
         &self,
         vector: VectorName<'_>,
