@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -217,14 +217,14 @@ impl BlobHasher {
 
     fn end_chunk(&mut self) {
         self.done.push(Digest::from_bytes(self.chunk.finalize_non_root()));
-        self.chunk.reset();
+        self.chunk = blake3::Hasher::new();
         self.chunk.set_input_offset(self.bytes);
     }
 
     /// The blob, and the digests of its chunks.
     pub fn finish(mut self) -> (BlobRef, ChunkDigests) {
         if self.chunk.count() > 0 {
-            self.end_chunk();
+            self.done.push(Digest::from_bytes(self.chunk.finalize_non_root()));
         }
         let digests = self.done.iter().map(|digest| *digest.as_bytes()).collect();
         let only = (self.done.len() < 2).then(|| self.only.finalize().into());
@@ -420,9 +420,7 @@ impl PartialFile {
 
     pub fn append(&mut self, chunk: &Chunk) -> Result<(), BlobError> {
         check(chunk, self.have, &self.blob)?;
-        for piece in chunk.bytes.iter() {
-            self.file.write_all(piece)?;
-        }
+        write_pieces(&mut self.file, &chunk.bytes)?;
         self.chunks.push(chunk.digest, chunk.bytes.iter());
         self.have += chunk.bytes.len() as u64;
         Ok(())
@@ -439,6 +437,21 @@ impl PartialFile {
         }
         Ok(CompleteFile { blob: self.blob, path: self.path, _hold: self.hold })
     }
+}
+
+/// Writes all pieces, with as few calls as the system needs.
+fn write_pieces(file: &mut File, pieces: &Pieces) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(IoSlice::new).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A file whose content has been checked against its digest.
@@ -466,6 +479,8 @@ pub struct ChunkReader {
     offset: u64,
     end: u64,
     known: ChunkDigests,
+    /// The next chunk's, if that one is known.
+    known_next: Option<Digest>,
 }
 
 impl ChunkReader {
@@ -476,13 +491,18 @@ impl ChunkReader {
         if found != blob.bytes || offset > blob.bytes {
             return Err(BlobError::Length { expected: blob.bytes, found });
         }
-        Ok(Self { file, offset, end: blob.bytes, known: ChunkDigests::default() })
+        Ok(Self { file, offset, end: blob.bytes, known: ChunkDigests::default(), known_next: None })
     }
 
     /// Believes that the chunks still have the digests with which they were written. Where they have not, the receiver finds out.
     #[must_use]
     pub fn with_digests(self, known: ChunkDigests) -> Self {
         Self { known, ..self }
+    }
+
+    /// Believes that the next chunk has this digest.
+    pub(crate) fn expect(&mut self, digest: Option<Digest>) {
+        self.known_next = digest;
     }
 
     /// Where the next chunk begins; `None` at the end.
@@ -510,7 +530,7 @@ impl ChunkReader {
     fn advance(&mut self, buffer: &[u8]) -> (u64, Digest) {
         let offset = self.offset;
         self.offset += buffer.len() as u64;
-        let digest = self.known.at(offset);
+        let digest = self.known_next.take().or_else(|| self.known.at(offset));
         (offset, digest.unwrap_or_else(|| chunk_digest(offset, std::iter::once(buffer))))
     }
 

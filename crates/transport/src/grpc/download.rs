@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use protocol::{BlobRef, Refusal, RefusalCode};
+use protocol::{BlobRef, Digest, Refusal, RefusalCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::Stream;
@@ -14,13 +14,15 @@ use tonic::Status;
 
 use super::buffers::{Buffers, next_chunk};
 use super::status;
-use crate::blob::{BlobError, Chunk, ChunkReader, Pieces};
+use crate::blob::{BlobError, CHUNK_BYTES, Chunk, ChunkReader, Pieces};
 use crate::convert::bulk::{self, Wrapping};
 
 /// Chunks in memory on their way to all nodes together: 4 MiB.
 const DOWNLOAD_CHUNKS: usize = 16;
 /// The last chunks that were read, for other nodes: 2 MiB.
 const RECENT_CHUNKS: usize = 8;
+/// The first chunks of a blob whose digests are kept: those of 1 GiB.
+const KNOWN_CHUNKS: usize = 4096;
 /// A node that takes nothing keeps its chunk; after this time others go on without regard to the budget.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -31,6 +33,40 @@ pub(super) struct Budget {
     buffers: Buffers,
     /// Gone when no download is under way.
     recent: Arc<Mutex<Weak<Recent>>>,
+    known: Arc<Known>,
+}
+
+/// The digests of the blob that was read last, chunk by chunk, so that it is hashed once and not for each node.
+#[derive(Default)]
+struct Known(Mutex<(Option<BlobRef>, Vec<Option<Digest>>)>);
+
+impl Known {
+    /// The place of a chunk's digest. The first chunk has none: a node to which a chunk came damaged, because it is not any more
+    /// what was hashed, asks for the rest from a later one on, and all is hashed anew then.
+    fn place(offset: u64) -> Option<usize> {
+        usize::try_from(offset / CHUNK_BYTES as u64).ok().filter(|place| (1..KNOWN_CHUNKS).contains(place))
+    }
+
+    fn forget(&self) {
+        *self.0.lock().expect("nobody panics with the lock held") = (None, Vec::new());
+    }
+
+    fn get(&self, blob: BlobRef, offset: u64) -> Option<Digest> {
+        let known = self.0.lock().expect("nobody panics with the lock held");
+        if known.0 == Some(blob) { known.1.get(Self::place(offset)?).copied().flatten() } else { None }
+    }
+
+    fn put(&self, blob: BlobRef, chunk: &Chunk) {
+        let Some(place) = Self::place(chunk.offset) else { return };
+        let mut known = self.0.lock().expect("nobody panics with the lock held");
+        if known.0 != Some(blob) {
+            *known = (Some(blob), Vec::new());
+        }
+        if known.1.len() <= place {
+            known.1.resize(place + 1, None);
+        }
+        known.1[place] = Some(chunk.digest);
+    }
 }
 
 /// The chunks that were read last, of any blob.
@@ -39,7 +75,12 @@ struct Recent(Mutex<VecDeque<(BlobRef, Chunk)>>);
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(DOWNLOAD_CHUNKS)), buffers: Buffers::default(), recent: Arc::default() }
+        Self {
+            permits: Arc::new(Semaphore::new(DOWNLOAD_CHUNKS)),
+            buffers: Buffers::default(),
+            recent: Arc::default(),
+            known: Arc::default(),
+        }
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -130,6 +171,9 @@ async fn read(
     let opened = tokio::task::spawn_blocking(move || ChunkReader::open(&path, blob, offset)).await;
     let mut reader = opened.map_err(|_| status::broken("the researcher is closing"))?.map_err(|error| unreadable(&error))?;
     let recent = budget.recent();
+    if offset > 0 {
+        budget.known.forget();
+    }
     // A place is taken first, so that a node that takes nothing has at most two chunks in memory.
     while let Ok(sender) = sender.reserve().await {
         let Some(place) = reader.place() else { break };
@@ -139,8 +183,10 @@ async fn read(
             chunk
         } else {
             let chunk;
+            reader.expect(budget.known.get(blob, place));
             (chunk, reader) = next_chunk(reader, budget.buffers.lend()).await.map_err(|error| unreadable(&error))?;
             let Some(chunk) = chunk else { break };
+            budget.known.put(blob, &chunk);
             recent.put(blob, chunk.clone());
             chunk
         };
