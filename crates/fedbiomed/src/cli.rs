@@ -1,6 +1,8 @@
 //! What can be typed. Each command's words, defaults and examples; what they do is in the module of the same name.
 
 mod certificate;
+mod demo;
+mod peers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use certificate::{NodeCertificateCommand, ResearcherCertificateCommand};
+pub(crate) use demo::{DemoArgs, SecaggChoice};
+pub(crate) use peers::{PeersCommand, PeersTrustArgs};
 
 /// Federated learning and analytics over data that never leaves the hospitals.
 #[derive(Debug, Parser)]
@@ -42,7 +46,7 @@ pub(crate) enum Command {
     Researcher(ResearcherArgs),
     /// Train one model over four hospitals, all on this machine, with real processes and connections.
     #[command(
-        after_help = "Examples:\n  fedbiomed demo\n  fedbiomed demo --json > result.json\n  fedbiomed demo --keep ./federation"
+        after_help = "Examples:\n  fedbiomed demo\n  fedbiomed demo --secagg none\n  fedbiomed demo --json > result.json\n  fedbiomed demo --keep ./federation"
     )]
     Demo(DemoArgs),
     /// Enrol all nodes in the sub-folders of a folder with the researcher there, for development on one machine.
@@ -200,6 +204,19 @@ pub(crate) enum NodeCommand {
         after_help = "Examples:\n  fedbiomed node tasks list\n  fedbiomed node tasks cancel task_1a2b3c4d\n  fedbiomed node tasks cancel --all"
     )]
     Tasks(TasksCommand),
+    /// The other hospitals' nodes with which this one may be summed, under secure aggregation.
+    #[command(subcommand)]
+    Peers(PeersCommand),
+    /// This node's own numbers in each round; under secure aggregation nobody else has them.
+    #[command(
+        after_help = "EXPERIMENT is its id, or the first digits of it.\n\nExamples:\n  fedbiomed node results\n  fedbiomed node results exper_1a2b3c4d --json"
+    )]
+    Results {
+        /// Of one experiment; of all if absent.
+        experiment: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Stop running work at once and refuse new work; researchers see "stopped by the hospital".
     Pause,
     /// Take work again.
@@ -466,17 +483,4 @@ pub(crate) enum ExperimentCommand {
     },
     /// End an experiment, on the nodes too.
     Cancel { experiment: String },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Print one JSON object and nothing else.
-    #[arg(long)]
-    pub json: bool,
-    /// Keep the components and artefacts in this new folder.
-    #[arg(long)]
-    pub keep: Option<PathBuf>,
-    /// Rounds of federated averaging.
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub rounds: u32,
 }

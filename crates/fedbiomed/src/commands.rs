@@ -4,5 +4,6 @@ pub(crate) mod certificate;
 pub(crate) mod component;
 pub(crate) mod daemon;
 pub(crate) mod node;
+pub(crate) mod peers;
 pub(crate) mod researcher;
 pub(crate) mod shared;

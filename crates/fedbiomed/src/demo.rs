@@ -8,15 +8,15 @@ mod outcome;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use node::command::NewDataset;
+use node::command::{NewDataset, ResultRow};
 use protocol::{
     DataType, ExperimentSpec, Family, Missing, ModelSpec, OptimizerSpec, Patience, Plan, Precision, RawExperimentSpec,
-    RawTrainingPlan, Selection, Tags, TrainingArguments, TrainingPlan, Validation,
+    RawTrainingPlan, Secagg, SecureSpec, Selection, Tags, TrainingArguments, TrainingPlan, Validation,
 };
-use researcher::command::{Ended, Request, RoundRecord};
+use researcher::command::{Ended, Request};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::DemoArgs;
+use crate::cli::{DemoArgs, SecaggChoice};
 use crate::commands::researcher::{OnInterrupt, stream};
 use crate::demo::federation::Federation;
 use crate::demo::hospital::{FEATURES, HOSPITALS, SPLIT, TARGET};
@@ -26,6 +26,9 @@ use crate::output::{note, print, print_json};
 
 /// Runs the demo. On any way out all processes end; without `--keep` only the artefacts stay.
 pub(crate) async fn run(args: DemoArgs) -> Outcome {
+    if args.secagg == SecaggChoice::JoyeLibert {
+        return Err(Failure::new("--secagg joye-libert cannot be run yet in this version; choose lom or none"));
+    }
     #[expect(clippy::disallowed_methods, reason = "the demo is a program that tells how long it took")]
     let started = std::time::Instant::now();
     let (root, _temporary) = if let Some(path) = &args.keep {
@@ -56,7 +59,7 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         components = federation.components();
         federation.dissolve().await;
     }
-    let (ended, records) = match result {
+    let (ended, sites) = match result {
         Ok(finished) => finished,
         Err(failure) => {
             if args.keep.is_some() {
@@ -67,7 +70,7 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
     };
     let artifacts = if args.keep.is_some() { outcome::Artifacts::of(&ended)? } else { set_aside(&ended)? };
     let baseline = baseline::train(&plan()?, args.rounds, &root.join("data"))?;
-    let outcome = outcome::Outcome::new(&ended, &records, &baseline, artifacts, started.elapsed().as_secs_f64());
+    let outcome = outcome::Outcome::new(&ended, &sites, &baseline, artifacts, started.elapsed().as_secs_f64());
     if args.json {
         print_json(&outcome);
     } else {
@@ -82,7 +85,8 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
     Ok(())
 }
 
-type Finished = (Ended, Vec<RoundRecord>);
+/// How it ended, and what each hospital's own node knows of its last round.
+type Finished = (Ended, Vec<Option<ResultRow>>);
 
 async fn federate(root: &Path, args: &DemoArgs, slot: &mut Option<Federation>) -> Result<Finished, Failure> {
     let say = |sentence: &str| {
@@ -114,10 +118,14 @@ async fn federate(root: &Path, args: &DemoArgs, slot: &mut Option<Federation>) -
     }
     say("They train together; no row leaves its hospital.");
     let live = if args.json { Live::silent() } else { Live::new(false).without_summary() };
-    let request = Request::Run { spec: Box::new(experiment(args.rounds)?) };
-    stream(federation.researcher(), request, false, OnInterrupt::NotMine, live)
+    let request = Request::Run { spec: Box::new(experiment(args)?) };
+    let (ended, _) = stream(federation.researcher(), request, false, OnInterrupt::NotMine, live)
         .await?
-        .ok_or_else(|| Failure::interrupted("the terminal closed"))
+        .ok_or_else(|| Failure::interrupted("the terminal closed"))?;
+    // The researcher does not know what one hospital measured.
+    let results = federation.results(&ended.experiment_id).await?;
+    let last = |rows: Vec<ResultRow>| rows.into_iter().max_by_key(|row| (row.round, row.attempt));
+    Ok((ended, results.into_iter().map(last).collect()))
 }
 
 fn plan() -> Result<TrainingPlan, Failure> {
@@ -140,15 +148,17 @@ fn plan() -> Result<TrainingPlan, Failure> {
     })?)
 }
 
-fn experiment(rounds: u32) -> Result<ExperimentSpec, Failure> {
+fn experiment(args: &DemoArgs) -> Result<ExperimentSpec, Failure> {
     let patience = Patience { min_nodes: 4, ..Patience::default() };
+    let secagg = if args.secagg == SecaggChoice::None { Secagg::None } else { Secagg::Lom };
     Ok(ExperimentSpec::new(RawExperimentSpec {
         name: "Heart disease in four hospitals".into(),
         selection: Selection::Tags(Tags::new(["heart"])?),
         nodes: None,
         plan: Plan::Training(plan()?),
-        rounds,
+        rounds: args.rounds,
         patience,
+        secure: SecureSpec { secagg, ..SecureSpec::default() },
     })?)
 }
 

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use protocol::{Metric, ValidatedOn};
-use researcher::command::{Ended, ExperimentState, NodeProgress, NodeSnapshot, RoundRecord, Snapshot};
+use protocol::{Metric, Scheme, SecureStep, ValidatedOn};
+use researcher::command::{Ended, ExperimentState, Hidden, NodeProgress, NodeSnapshot, RoundRecord, Snapshot};
 use serde_json::json;
 
 use crate::output::{note, print_json};
@@ -70,6 +70,10 @@ pub(crate) struct Live {
     wait: Option<String>,
     /// What held it up later, as was told last.
     hitch: Option<String>,
+    /// What was told last about how values are hidden.
+    warning: Option<String>,
+    /// How they are hidden.
+    scheme: Option<Scheme>,
 }
 
 enum View {
@@ -97,7 +101,7 @@ impl Live {
         } else {
             View::Plain
         };
-        Self { view, name_width: 16, has_summary: true, closed: 0, wait: None, hitch: None }
+        Self { view, name_width: 16, has_summary: true, closed: 0, wait: None, hitch: None, warning: None, scheme: None }
     }
 
     pub(crate) fn without_summary(self) -> Self {
@@ -105,7 +109,16 @@ impl Live {
     }
 
     pub(crate) fn silent() -> Self {
-        Self { view: View::Silent, name_width: 0, has_summary: false, closed: 0, wait: None, hitch: None }
+        Self {
+            view: View::Silent,
+            name_width: 0,
+            has_summary: false,
+            closed: 0,
+            wait: None,
+            hitch: None,
+            warning: None,
+            scheme: None,
+        }
     }
 
     pub(crate) fn started(&self, id: &str, name: &str) {
@@ -121,6 +134,13 @@ impl Live {
     pub(crate) fn snapshot(&mut self, snapshot: &Snapshot) {
         let is_selecting = snapshot.state == ExperimentState::Selecting;
         self.wait = snapshot.remark.clone().filter(|_| is_selecting);
+        self.scheme = snapshot.scheme;
+        if self.warning != snapshot.warning {
+            self.warning.clone_from(&snapshot.warning);
+            if let (Some(warning), false) = (&self.warning, matches!(self.view, View::Silent)) {
+                self.say(&format!("warning: {warning}"));
+            }
+        }
         if matches!(self.view, View::Plain) && !is_selecting && snapshot.remark.is_some() && self.hitch != snapshot.remark {
             self.hitch.clone_from(&snapshot.remark);
             note(snapshot.remark.as_deref().unwrap_or_default());
@@ -134,7 +154,8 @@ impl Live {
         };
         let remark = snapshot.remark.as_deref().filter(|_| !is_selecting);
         let remark = remark.map(|remark| format!("  ({remark})")).unwrap_or_default();
-        rounds.set_message(format!("{}/{}  {what}{numbers}{remark}", snapshot.round, snapshot.rounds));
+        let step = step(snapshot).map(|step| format!(": {step}")).unwrap_or_default();
+        rounds.set_message(format!("{}/{}  {what}{step}{numbers}{remark}", snapshot.round, snapshot.rounds));
         let longest = snapshot.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
         self.name_width = longest.clamp(16, 32);
         for node in &snapshot.nodes {
@@ -204,10 +225,20 @@ impl Live {
             View::Plain if !self.has_summary => {}
             View::Terminal { bars, .. } => {
                 let _ = bars.clear();
-                note(summary(ended, self.closed));
+                note(summary(ended, self.closed, self.scheme));
             }
-            View::Plain => note(summary(ended, self.closed)),
+            View::Plain => note(summary(ended, self.closed, self.scheme)),
         }
+    }
+}
+
+/// Which exchange around a hidden sum is under way.
+fn step(snapshot: &Snapshot) -> Option<&'static str> {
+    match snapshot.step {
+        Some(SecureStep::Agree | SecureStep::Prepare) => Some("preparing"),
+        Some(SecureStep::Attest) => Some("agreeing on the survivors"),
+        Some(SecureStep::Reveal) => Some("revealing"),
+        None => snapshot.scheme.filter(|_| snapshot.state == ExperimentState::Running).map(|_| "hidden sum"),
     }
 }
 
@@ -236,6 +267,13 @@ pub(crate) fn round_line(record: &RoundRecord) -> String {
     let round = record.training_round.map(|round| format!(" {round}")).unwrap_or_default();
     let took = duration(Duration::from_secs_f64(record.seconds.max(0.0)));
     let mut line = format!("{}{round}{}  ({took})", record.kind.name(), numbers_of(record));
+    if let Some(Hidden { scheme, parties, survivors, clipped, .. }) = &record.hidden {
+        line = format!("{line}  {scheme}: {survivors} of {parties} in the sum");
+        if let Some(clipped @ 1..) = clipped {
+            line =
+                format!("{line}, {} clipped", count(usize::try_from(*clipped).unwrap_or(usize::MAX), "element", "elements"));
+        }
+    }
     for node in record.nodes.iter().filter(|node| node.state != NodeProgress::Contributed) {
         line = format!("{line}\n  {} {}", node.name, state_and_reason(node.state, node.reason.as_deref()));
     }
@@ -276,7 +314,7 @@ fn bound(error: Option<f64>) -> String {
 
 /// What an experiment came to after so many closed rounds, of training and others, in a few lines. Why it failed is not among
 /// them.
-pub(crate) fn summary(ended: &Ended, closed: usize) -> String {
+pub(crate) fn summary(ended: &Ended, closed: usize, scheme: Option<Scheme>) -> String {
     let passed = match ended.rounds {
         // A statistic, or a training that did not get beyond standardising.
         0 => count(closed, "pass", "passes"),
@@ -291,6 +329,11 @@ pub(crate) fn summary(ended: &Ended, closed: usize) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.6}"));
         let (mean, deviation) = (number(Some(moments.mean)), number(moments.variance.map(f64::sqrt)));
         lines.push(format!("  {:<18} count {}  mean {mean}  sd (n-1) {deviation}", moments.column, moments.count));
+    }
+    if let Some(scheme) = scheme {
+        lines.push(format!(
+            "  values of single nodes are hidden by secure aggregation ({scheme}); each has its own: `node results`"
+        ));
     }
     let files = [
         ("model", &ended.model),
@@ -339,8 +382,8 @@ mod tests {
     #[test]
     fn a_failure_before_the_first_round_lists_no_files() {
         let failed = ended(ExperimentState::Failed, 0);
-        assert_eq!(summary(&failed, 0), "Heart failed after 0 passes and 1.0 s");
-        let text = summary(&ended(ExperimentState::Failed, 1), 3);
+        assert_eq!(summary(&failed, 0, None), "Heart failed after 0 passes and 1.0 s");
+        let text = summary(&ended(ExperimentState::Failed, 1), 3, None);
         assert!(text.starts_with("Heart failed after 1 round and 1.0 s\n  metrics"), "{text}");
         assert!(!text.contains("no node is there"), "the reason is the error's: {text}");
     }
@@ -348,9 +391,15 @@ mod tests {
     #[test]
     fn a_statistic_counts_its_passes_and_names_the_divisor() {
         let moments = ColumnMoments { column: "age".into(), count: 3, mean: 2.0, variance: Some(1.0), deviation: 0.8 };
-        let text = summary(&Ended { moments: vec![moments], ..ended(ExperimentState::Finished, 0) }, 2);
+        let text = summary(&Ended { moments: vec![moments], ..ended(ExperimentState::Finished, 0) }, 2, None);
         assert!(text.starts_with("Heart finished after 2 passes and 1.0 s"), "{text}");
         assert!(text.contains("mean 2.000000  sd (n-1) 1.000000"), "{text}");
+    }
+
+    #[test]
+    fn a_summary_says_why_single_nodes_are_not_in_it() {
+        let text = summary(&ended(ExperimentState::Finished, 1), 1, Some(Scheme::Lom));
+        assert!(text.contains("hidden by secure aggregation (lom)") && text.contains("node results"), "{text}");
     }
 
     #[test]
@@ -358,7 +407,7 @@ mod tests {
         let auc = |error_bound| {
             let measured = Measured { on: ValidatedOn::Global, metric: Metric::Auc, value: 0.84 };
             let metrics = vec![Pooled { measured, error_bound }];
-            let text = summary(&Ended { metrics, ..ended(ExperimentState::Finished, 5) }, 8);
+            let text = summary(&Ended { metrics, ..ended(ExperimentState::Finished, 5) }, 8, None);
             text.lines().nth(1).unwrap().trim().to_owned()
         };
         assert_eq!(auc(None), "auc                0.8400");

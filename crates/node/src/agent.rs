@@ -300,6 +300,7 @@ impl<L: Link> Loop<L> {
                 Event::Computed(held)
             }
             WorkEnd::Decided(Disclosure::OutOfRange { exponents }) => Event::Overflowed { exponents },
+            WorkEnd::Decided(Disclosure::Answered(answer)) => Event::Answered { answer },
             WorkEnd::Decided(Disclosure::Withheld(refusal)) | WorkEnd::Refused(refusal) => Event::Failed(refusal),
         };
         self.apply(id, event).await
@@ -357,9 +358,10 @@ impl<L: Link> Loop<L> {
     fn progressed(&mut self, id: TaskId, progress: Progress) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.progress = Some(progress);
+        let is_hidden = job.task.masking.is_some();
         if let Some(outbox) = &self.outbox {
             // Progress is shown and forgotten: a full queue may lose it.
-            let _ = outbox.try_send(disclosure::progress(id, progress).into_message());
+            let _ = outbox.try_send(disclosure::progress(id, progress, is_hidden).into_message());
         }
     }
 

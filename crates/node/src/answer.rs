@@ -109,7 +109,15 @@ fn changes(request: &Request) -> Option<Value> {
         Request::RefreshDataset { dataset } => json!({ "command": "refresh_dataset", "dataset": dataset }),
         Request::DeleteDataset { dataset } => json!({ "command": "delete_dataset", "dataset": dataset }),
         Request::DeleteAllDatasets => json!({ "command": "delete_all_datasets" }),
+        Request::TrustPeer { researcher, node, fingerprint, .. } => {
+            json!({ "command": "trust_peer", "researcher": researcher, "node": node, "fingerprint": fingerprint })
+        }
+        Request::DistrustPeer { researcher, node } => {
+            json!({ "command": "distrust_peer", "researcher": researcher, "node": node })
+        }
         Request::Status
+        | Request::Peers
+        | Request::Results { .. }
         | Request::Enrolments
         | Request::Certificates
         | Request::Tasks { .. }
@@ -190,6 +198,14 @@ impl NodeHandle {
             Request::Tasks { all } => or_failed(
                 self.store().tasks(all).map(|records| Reply::Tasks { rows: records.iter().map(task_row).collect() }),
             ),
+            Request::Peers => or_failed(self.peer_rows().map(|rows| Reply::Peers { rows })),
+            Request::TrustPeer { researcher, node, name, fingerprint } => {
+                or_failed(self.trust_peer(researcher, &node, name, &fingerprint).map(done))
+            }
+            Request::DistrustPeer { researcher, node } => or_failed(self.distrust_peer(researcher, &node).map(done)),
+            Request::Results { experiment } => {
+                or_failed(self.result_rows(experiment.as_ref()).map(|rows| Reply::Results { rows }))
+            }
             Request::Config => Reply::Config { rows: self.config_rows() },
             Request::AuditTail { lines } => or_failed(AuditLog::tail(&self.folder().audit_file(), lines).map(|entries| {
                 let rows =

@@ -11,7 +11,7 @@ use std::time::Duration;
 use component::control::{Connection, ControlError};
 use component::folder::{ComponentFolder, FolderError};
 use component::user::{own_uid, user_name};
-use protocol::{ColumnFace, DataType, DatasetId, ExperimentId, RefusalCode, ResearcherId, Tags, TaskId};
+use protocol::{ColumnFace, DataType, DatasetId, ExperimentId, Measured, NodeId, RefusalCode, ResearcherId, Tags, TaskId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -150,6 +150,30 @@ pub enum Request {
         dataset: DatasetId,
     },
     DeleteAllDatasets,
+    /// The other nodes of each federation. Answers [`Reply::Peers`].
+    Peers,
+    /// Takes the key with this fingerprint for that of another node. The researcher may be left out where there is one only.
+    TrustPeer {
+        #[serde(default)]
+        researcher: Option<ResearcherId>,
+        node: NodeId,
+        /// A note for people; absent keeps the one before.
+        #[serde(default)]
+        name: Option<String>,
+        /// 64 hexadecimal digits, with spaces or colons between them or not.
+        fingerprint: String,
+    },
+    /// Takes part in no sum with another node.
+    DistrustPeer {
+        #[serde(default)]
+        researcher: Option<ResearcherId>,
+        node: NodeId,
+    },
+    /// The node's own numbers of each round, of one experiment or of all, oldest first. Answers [`Reply::Results`].
+    Results {
+        #[serde(default)]
+        experiment: Option<ExperimentId>,
+    },
     /// Answers [`Reply::Config`].
     Config,
     /// The last lines of the audit log. Answers [`Reply::Audit`].
@@ -226,6 +250,12 @@ pub enum Reply {
     Dataset {
         detail: Box<DatasetDetail>,
     },
+    Peers {
+        rows: Vec<PeerRow>,
+    },
+    Results {
+        rows: Vec<ResultRow>,
+    },
     Config {
         rows: Vec<ConfigRow>,
     },
@@ -240,7 +270,7 @@ pub enum Reply {
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    pub id: protocol::NodeId,
+    pub id: NodeId,
     pub name: String,
     /// The software's version.
     pub version: String,
@@ -291,7 +321,7 @@ pub struct EnrolmentRow {
 pub struct CertificateRow {
     /// `good`, `to be renewed`, `expired`, `requested`.
     pub state: String,
-    pub node: protocol::NodeId,
+    pub node: NodeId,
     /// SHA-256 fingerprint of the node's key, to compare by phone.
     pub key_fingerprint: String,
     /// Absent, as is what follows, until a researcher has answered.
@@ -313,10 +343,11 @@ pub struct TaskRow {
     pub experiment: ExperimentId,
     pub round: u32,
     pub attempt: u32,
-    /// `sums`, `squared_differences`, `train`, `validate`.
+    /// `sums`, `squared_differences`, `train`, `validate`, or an exchange of secure aggregation: `agree`, `prepare`, `attest`,
+    /// `reveal`.
     pub work: String,
     pub dataset: DatasetId,
-    /// `accepted`, `running`, `computed`, `refused`, `out_of_range`, `settled`.
+    /// `accepted`, `running`, `computed`, `answered`, `refused`, `out_of_range`, `settled`.
     pub state: String,
     pub refusal: Option<RefusalCode>,
     /// Bytes of the contribution, once computed.
@@ -355,6 +386,47 @@ pub struct DatasetDetail {
     pub visible_to: Vec<ResearcherId>,
     /// RFC 3339.
     pub registered: String,
+}
+
+/// Another node of a federation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    pub researcher: ResearcherId,
+    pub node: NodeId,
+    /// A note for people.
+    pub name: Option<String>,
+    /// SHA-256 fingerprint of its key, to compare by phone.
+    pub fingerprint: String,
+    /// Who says that the key is the node's: `enrolment` (the researcher), `hand` (this hospital); `distrusted`.
+    pub trust: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// What a task gave at this node. Under secure aggregation only the node knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultRow {
+    pub researcher: ResearcherId,
+    pub experiment: ExperimentId,
+    pub round: u32,
+    pub attempt: u32,
+    /// `sums`, `squared_differences`, `train`, `validate`.
+    pub work: String,
+    pub training_round: Option<u32>,
+    pub dataset: DatasetId,
+    /// Whether the contribution was masked.
+    pub hidden: bool,
+    pub train_rows: u64,
+    pub test_rows: u64,
+    pub dropped_rows: u64,
+    pub loss: Option<f64>,
+    /// How many elements of the model were moved into the range of a hidden sum.
+    pub clipped: Option<u64>,
+    pub measured: Vec<Measured>,
+    pub remarks: Vec<String>,
+    pub work_ms: u64,
+    /// RFC 3339.
+    pub time: String,
 }
 
 /// A key of the configuration.

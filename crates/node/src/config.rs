@@ -61,6 +61,37 @@ pub const SETTINGS: &[Setting] = &[
         doc: "The ids of the enrolled researchers that may ask; empty means all enrolled ones.",
     },
     Setting {
+        section: "security",
+        key: "secure_aggregation",
+        takes: Takes::Choice(&["off", "allowed", "required"]),
+        default: "\"allowed\"",
+        doc: "Whether this node adds masks to what it gives, so that a researcher learns the sum over nodes only: off, allowed, or required \
+              for everything, statistics and validation included.",
+    },
+    Setting {
+        section: "security",
+        key: "min_parties",
+        takes: Takes::Integer { least: 2, most: 65_536 },
+        default: "3",
+        doc: "The fewest nodes whose hidden sum this node helps to open. With 2, each of the two can compute the other's value.",
+    },
+    Setting {
+        section: "security",
+        key: "max_colluders",
+        takes: Takes::Integer { least: -1, most: 65_534 },
+        default: "-1",
+        doc: "How many nodes may conspire with the researcher without learning more than the sum. -1: at most a third, and as many as \
+              let one node be lost.",
+    },
+    Setting {
+        section: "security",
+        key: "roster",
+        takes: Takes::Choice(&["auto", "enrolment", "pinned"]),
+        default: "\"auto\"",
+        doc: "Whose keys are taken for those of other nodes: enrolment, as the researcher says and then unchanged, or pinned, only those \
+              given by `node peers trust`. auto: pinned where secure aggregation is required.",
+    },
+    Setting {
         section: "datasets",
         key: "row_counts",
         takes: Takes::Choice(&["exact", "rounded", "hidden"]),
@@ -137,6 +168,34 @@ pub enum RowCounts {
     Hidden,
 }
 
+/// Whether a node hides what it gives in sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecureAggregation {
+    Off,
+    Allowed,
+    /// For training, validation, statistics and standardisation alike.
+    Required,
+}
+
+/// Whose keys are taken for those of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RosterRule {
+    /// Those that the researcher gives, unchanged from then on.
+    Enrolment,
+    /// Those that the hospital trusts by hand.
+    Pinned,
+}
+
+/// What a hospital demands of hidden sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecureRules {
+    pub mode: SecureAggregation,
+    pub min_parties: u32,
+    /// `None`: the default of crate `secagg`.
+    pub max_colluders: Option<u32>,
+    pub roster: RosterRule,
+}
+
 /// Limits of what a node keeps on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorageLimits {
@@ -171,6 +230,7 @@ pub struct NodeConfig {
     pub allowed_plan_kinds: BTreeSet<PlanKind>,
     /// `None`: all that are enrolled.
     pub allowed_researchers: Option<BTreeSet<ResearcherId>>,
+    pub secure: SecureRules,
     pub row_counts: RowCounts,
     pub proxy: ProxySettings,
     pub storage: StorageLimits,
@@ -217,6 +277,26 @@ fn retention(layers: &Config, key: &'static str) -> Result<Duration, NodeConfigE
         return Err(NodeConfigError::Retention { key, found: layers.text("storage", key).to_owned() });
     }
     Ok(kept)
+}
+
+fn secure_rules(layers: &Config) -> SecureRules {
+    let mode = match layers.text("security", "secure_aggregation") {
+        "off" => SecureAggregation::Off,
+        "required" => SecureAggregation::Required,
+        _ => SecureAggregation::Allowed,
+    };
+    let roster = match layers.text("security", "roster") {
+        "pinned" => RosterRule::Pinned,
+        "enrolment" => RosterRule::Enrolment,
+        _ if mode == SecureAggregation::Required => RosterRule::Pinned,
+        _ => RosterRule::Enrolment,
+    };
+    SecureRules {
+        mode,
+        min_parties: layers.number("security", "min_parties"),
+        max_colluders: u32::try_from(layers.number::<i64>("security", "max_colluders")).ok(),
+        roster,
+    }
 }
 
 fn given(text: &str) -> Option<String> {
@@ -268,6 +348,7 @@ impl NodeConfig {
             minimum_samples: layers.number("security", "minimum_samples"),
             allowed_plan_kinds: kinds.iter().map(|word| plan_kind(word)).collect::<Result<_, _>>()?,
             allowed_researchers: (!researchers.is_empty()).then_some(researchers),
+            secure: secure_rules(&layers),
             row_counts: match layers.text("datasets", "row_counts") {
                 "exact" => RowCounts::Exact,
                 "hidden" => RowCounts::Hidden,
@@ -324,6 +405,20 @@ mod tests {
         let config = load("", &env).unwrap();
         assert_eq!(config.researcher, AddressOverride { host: Some("10.0.0.1".into()), port: Some(50_051) });
         assert_eq!(config.minimum_samples, 20);
+    }
+
+    #[test]
+    fn a_node_that_requires_secure_aggregation_pins_keys_unless_told_otherwise() {
+        let secure = |rest: &str| load(&format!("[security]\n{rest}\n"), &[]).map(|config| config.secure);
+        let default = secure("").unwrap();
+        let allowed = (SecureAggregation::Allowed, RosterRule::Enrolment, 3, None);
+        assert_eq!((default.mode, default.roster, default.min_parties, default.max_colluders), allowed);
+        let required = secure("secure_aggregation = \"required\"").unwrap();
+        assert_eq!((required.mode, required.roster), (SecureAggregation::Required, RosterRule::Pinned));
+        let eased = secure("secure_aggregation = \"required\"\nroster = \"enrolment\"\nmax_colluders = 0").unwrap();
+        assert_eq!((eased.roster, eased.max_colluders), (RosterRule::Enrolment, Some(0)));
+        assert!(secure("min_parties = 1").is_err());
+        assert!(secure("secure_aggregation = \"on\"").is_err());
     }
 
     #[test]

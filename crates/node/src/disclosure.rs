@@ -4,6 +4,7 @@
 //! Only this module makes a [`Cleared`], and the agent uploads only that. What is said of work under way ([`progress`]) and of
 //! datasets ([`faces`]) is made here as well; it is asked for again and again, and not written down each time.
 
+mod encode;
 mod message;
 
 use std::io;
@@ -12,23 +13,22 @@ use std::sync::{Arc, Mutex};
 
 use analytics::moments::COUNTS;
 use protocol::{
-    BlobRef, EncodingError, Purpose, Refusal, RefusalCode, Report, ResearcherId, Scalars, TaskId, VectorSpec,
-    layout_byte_len,
+    BlobRef, Plan, Purpose, Refusal, RefusalCode, Report, ResearcherId, Rounding, Scalars, SecureMessage, Task, TaskId,
+    VectorSpec, Work, layout_byte_len,
 };
 use serde_json::json;
 use transport::blob::ChunkDigests;
 
 use crate::handle::NodeHandle;
 use crate::participant::Held;
-use crate::policy::{Permit, Policy};
+use crate::policy::{Permit, Policy, work_name};
+use crate::secure::{self, Masks};
 use crate::spool::{INLINE_BYTES, SpoolWriter, digest_of};
+use crate::store::{OwnNumbers, OwnResult};
+use encode::{Hiding, Written, encode};
 
 pub(crate) use message::{faces, progress};
 
-/// Elements that are encoded at a time: few enough to stay near the processor.
-const BLOCK: usize = 1 << 13;
-/// Bytes that are written at a time, at least, before the end.
-const WRITE_BYTES: usize = 256 << 10;
 /// The most remarks of a report, and the most characters of each.
 const MOST_REMARKS: usize = 64;
 const LONGEST_REMARK: usize = 512;
@@ -101,6 +101,8 @@ pub(crate) enum Disclosure {
     OutOfRange {
         exponents: Vec<i16>,
     },
+    /// What the desk of secure aggregation says; it has written that down.
+    Answered(SecureMessage),
     Withheld(Refusal),
     /// The disk failed. Nothing is decided; the work is to be tried again.
     Hindered(io::Error),
@@ -111,26 +113,6 @@ impl Values {
         match self {
             Self::Reals(values) => values.len(),
             Self::Differences { trained, .. } => trained.len(),
-        }
-    }
-
-    /// Copies elements as reals.
-    fn block(&self, range: std::ops::Range<usize>, out: &mut Vec<f64>) {
-        out.clear();
-        let (trained, global, weight) = match self {
-            Self::Reals(values) => return out.extend_from_slice(&values[range]),
-            Self::Differences { trained, global, weight } => (&**trained, &**global, weight),
-        };
-        match (trained, global) {
-            (Scalars::F32(trained), Scalars::F32(global)) => {
-                let pairs = trained[range.clone()].iter().zip(&global[range]);
-                out.extend(pairs.map(|(trained, global)| (f64::from(*trained) - f64::from(*global)) * weight));
-            }
-            (Scalars::F64(trained), Scalars::F64(global)) => {
-                let pairs = trained[range.clone()].iter().zip(&global[range]);
-                out.extend(pairs.map(|(trained, global)| (trained - global) * weight));
-            }
-            _ => unreachable!("`fits` compared the types"),
         }
     }
 
@@ -204,48 +186,10 @@ fn check(layout: &[VectorSpec], outcome: &Outcome) -> Result<u64, Refusal> {
     layout_byte_len(layout).ok_or_else(|| internal("the contribution is too large"))
 }
 
-/// What encoding a whole contribution came to.
-enum Written {
-    All,
-    OutOfRange(Vec<i16>),
-    NotFinite,
-}
-
-/// Encodes all vectors in the layout's order; `write` is not called any more once a value is out of range.
-fn encode(layout: &[VectorSpec], outcome: &Outcome, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Written> {
-    let mut exponents: Vec<i16> = layout.iter().map(|spec| spec.encoding.exponent).collect();
-    let mut all_fit = true;
-    let (mut reals, mut bytes) = (Vec::new(), Vec::new());
-    for ((spec, vector), exponent) in layout.iter().zip(&outcome.vectors).zip(&mut exponents) {
-        let len = vector.values.len();
-        for start in (0..len).step_by(BLOCK) {
-            vector.values.block(start..len.min(start + BLOCK), &mut reals);
-            match spec.encoding.encode(reals.iter().copied(), &mut bytes) {
-                Ok(()) if bytes.len() < WRITE_BYTES => {}
-                Ok(()) => {
-                    if all_fit {
-                        write(&bytes)?;
-                    }
-                    bytes.clear();
-                }
-                Err(EncodingError::OutOfRange { exponent: fitting }) => {
-                    all_fit = false;
-                    *exponent = fitting.min(*exponent);
-                }
-                Err(EncodingError::NotFinite) => return Ok(Written::NotFinite),
-            }
-        }
-    }
-    if !all_fit {
-        return Ok(Written::OutOfRange(exponents));
-    }
-    write(&bytes)?;
-    Ok(Written::All)
-}
-
 /// Whether the hospital still offers the dataset to the researcher, as it was when the task was admitted.
 fn check_dataset(node: &NodeHandle, permit: &Permit) -> Result<(), Refusal> {
-    match node.store().dataset(&permit.dataset().id) {
+    let admitted = permit.dataset().map(|dataset| node.store().dataset(&dataset.id));
+    match admitted.transpose().map(Option::flatten) {
         Ok(Some(dataset)) if dataset.is_visible_to(permit.researcher()) => Ok(()),
         Ok(_) => Err(Refusal::new(RefusalCode::DatasetUnknown, "the node does not offer the dataset any more")),
         Err(error) => {
@@ -255,37 +199,87 @@ fn check_dataset(node: &NodeHandle, permit: &Permit) -> Result<(), Refusal> {
     }
 }
 
-/// Says whether the outcome of a permitted task may leave, and writes that down. If it may, it is on disk when this returns.
-pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome) -> Disclosure {
+/// Says whether the outcome of a permitted task may leave, and writes that down. If it may, it is on disk when this returns,
+/// under `masks` if it is to be hidden.
+pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome, masks: Option<&Masks>) -> Disclosure {
     let (researcher, task) = (permit.researcher().clone(), permit.task().clone());
     let checked = check_dataset(node, &permit);
     let checked = checked.and_then(|()| check_rows(node.policy(), outcome)).and_then(|()| check(&task.layout, outcome));
+    let checked = checked.and_then(|bytes| check_masks(&task, masks).map(|()| bytes));
+    let mut clipped = None;
     let disclosure = match checked {
-        Ok(bytes) => write_out(node, &permit, outcome, bytes).unwrap_or_else(Disclosure::Hindered),
+        Ok(bytes) => write_out(node, &permit, outcome, bytes, masks, &mut clipped).unwrap_or_else(Disclosure::Hindered),
         Err(refusal) => Disclosure::Withheld(refusal),
     };
     let (event, decision) = match &disclosure {
         Disclosure::Cleared(_) => ("contribution.released", "released".to_owned()),
         Disclosure::OutOfRange { .. } => ("contribution.withheld", "out_of_range".to_owned()),
         Disclosure::Withheld(refusal) => ("contribution.withheld", refusal.code.name()),
-        Disclosure::Hindered(_) => return disclosure,
+        Disclosure::Answered(_) | Disclosure::Hindered(_) => return disclosure,
     };
     let digest = if let Disclosure::Cleared(cleared) = &disclosure { Some(cleared.held.digest) } else { None };
     let facts = json!({
         "researcher": researcher, "requester": task.requester.user, "task": task.id, "dataset": task.dataset,
         "decision": decision, "digest": digest, "bytes": layout_byte_len(&task.layout),
+        "session": masks.map(Masks::session),
     });
     if let Err(refusal) = node.audit(event, facts) {
         return Disclosure::Withheld(refusal);
     }
-    match &disclosure {
-        Disclosure::Cleared(_) => permit.into_reservation().commit(),
-        _ => permit.into_reservation().release(),
+    if let Disclosure::Cleared(_) = &disclosure {
+        keep_numbers(node, &permit, outcome, clipped);
+        permit.into_reservation().commit();
+    } else {
+        if let Some(Err(error)) = masks.map(|masks| secure::give_back(node, &permit, masks)) {
+            tracing::warn!(?error, "the masks of a contribution that does not leave serve no other one");
+        }
+        permit.into_reservation().release();
     }
     disclosure
 }
 
-fn write_out(node: &NodeHandle, permit: &Permit, outcome: &Outcome, bytes: u64) -> io::Result<Disclosure> {
+/// Whether what is to be hidden will be, and nothing else.
+fn check_masks(task: &Task, masks: Option<&Masks>) -> Result<(), Refusal> {
+    if task.masking.is_some() == masks.is_some() { Ok(()) } else { Err(internal("a contribution lacks its masks")) }
+}
+
+/// Keeps the node's own numbers for its own people.
+fn keep_numbers(node: &NodeHandle, permit: &Permit, outcome: &Outcome, clipped: Option<u64>) {
+    let task = permit.task();
+    let training_round = if let Work::Train { training_round } = task.work { Some(training_round) } else { None };
+    let numbers = OwnNumbers {
+        key: task.key.clone(),
+        work: work_name(&task.work).to_owned(),
+        training_round,
+        dataset: task.dataset.clone(),
+        is_hidden: task.masking.is_some(),
+        clipped,
+        report: outcome.report.clone(),
+    };
+    let (researcher, task) = (permit.researcher().clone(), task.id.clone());
+    if let Err(error) = node.store().save_result(&OwnResult { researcher, task, numbers, created: node.now() }) {
+        tracing::warn!(%error, "the own numbers of a round are not kept");
+    }
+}
+
+/// The chance with which model differences are rounded; none where nothing is trained.
+fn rounding(node: &NodeHandle, task: &Task) -> Option<Rounding> {
+    match (&task.plan, &task.work) {
+        (Plan::Training(plan), Work::Train { training_round }) => {
+            Some(Rounding::new(plan.arguments().seed, *training_round, node.id()))
+        }
+        _ => None,
+    }
+}
+
+fn write_out(
+    node: &NodeHandle,
+    permit: &Permit,
+    outcome: &Outcome,
+    bytes: u64,
+    masks: Option<&Masks>,
+    clipped: &mut Option<u64>,
+) -> io::Result<Disclosure> {
     let task = permit.task();
     let is_inline = bytes <= INLINE_BYTES;
     if !is_inline && !node.has_room_for(bytes)? {
@@ -294,24 +288,46 @@ fn write_out(node: &NodeHandle, permit: &Permit, outcome: &Outcome, bytes: u64) 
     }
     let mut writer: SpoolWriter = node.spool().create(permit.researcher(), &task.id)?;
     let mut content = is_inline.then(Vec::new);
-    let written = encode(&task.layout, outcome, |bytes| {
+    let hiding = masks.zip(task.masking.as_ref()).map(|(masks, masking)| Hiding { masks, clipping: &masking.clipping });
+    let written = encode(&task.layout, outcome, hiding, rounding(node, task), |bytes| {
         if let Some(content) = &mut content {
             content.extend_from_slice(bytes);
         }
         writer.write(bytes)
     })?;
+    let is_hidden = masks.is_some();
     Ok(match written {
-        Written::All => {
+        Written::All { clipped: count } => {
+            *clipped = task.layout.iter().any(|spec| spec.purpose == Purpose::Clipped).then_some(count);
             let (path, BlobRef { digest, bytes }, digests) = writer.finish(is_inline)?;
-            let held = Held { digest, bytes, report: outcome.report.clone() };
+            let report = (!is_hidden).then(|| outcome.report.clone());
+            let held = Held { digest, bytes, report };
             Disclosure::Cleared(Cleared { held, path, content, digests: Mutex::new(digests) })
         }
+        Written::OutOfRange(exponents) if is_hidden => hidden_overflow(&task.layout, &exponents),
         Written::OutOfRange(exponents) => Disclosure::OutOfRange { exponents },
-        Written::NotFinite => Disclosure::Withheld(Refusal::new(
+        Written::NotFinite(name) => Disclosure::Withheld(Refusal::new(
             RefusalCode::TrainingDiverged,
-            "a value of the contribution is not a finite number; a smaller learning rate or standardised features may help",
+            format!("a value of {name:?} is not a finite number; a smaller learning rate or standardised features may help"),
         )),
     })
+}
+
+/// How much coarser the scale of a hidden sum is made, whatever the values are.
+const HIDDEN_STEP: i16 = 32;
+
+/// Answers values that do not fit without telling how large they are: all 128-bit vectors get a scale that is coarser by a fixed
+/// step. Vectors of the model have fewer bits and cannot overflow, since they are clipped to a range that their scale has room for, nor
+/// can counts; where they do, the scale was wrong from the start.
+fn hidden_overflow(layout: &[VectorSpec], exponents: &[i16]) -> Disclosure {
+    let wide = |spec: &VectorSpec| spec.encoding.width == protocol::Width::Bits128;
+    let overflows = |(spec, exponent): (&VectorSpec, &i16)| *exponent != spec.encoding.exponent && !wide(spec);
+    if layout.iter().zip(exponents).any(overflows) {
+        let sentence = "the range of the model's vectors times this node's weight does not fit the scale of the hidden sum";
+        return Disclosure::Withheld(Refusal::new(RefusalCode::SecureAggregationFailed, sentence));
+    }
+    let coarser = |spec: &VectorSpec| spec.encoding.exponent - if wide(spec) { HIDDEN_STEP } else { 0 };
+    Disclosure::OutOfRange { exponents: layout.iter().map(coarser).collect() }
 }
 
 /// Takes up a contribution that passed the gate before the daemon ended. Fails if the disk does not have those very bytes
@@ -371,7 +387,7 @@ mod tests {
 
     fn written(outcome: &Outcome) -> (Written, Vec<u8>) {
         let mut bytes = Vec::new();
-        let written = encode(&layout(FINE), outcome, |block| {
+        let written = encode(&layout(FINE), outcome, None, None, |block| {
             bytes.extend_from_slice(block);
             Ok(())
         });
@@ -383,7 +399,7 @@ mod tests {
         let outcome = outcome(&[1.5, 1.0, 0.0]);
         assert_eq!(check(&layout(FINE), &outcome), Ok(8 + 12));
         let (written, bytes) = written(&outcome);
-        assert!(matches!(written, Written::All));
+        assert!(matches!(written, Written::All { clipped: 0 }));
         let mut sums = Integers::zeros(Width::Bits32, 3);
         assert!(sums.add(Width::Bits32, &bytes[8..]));
         let values: Vec<f64> = sums.sums().map(|sum| FINE.decode(sum)).collect();
@@ -447,7 +463,7 @@ mod tests {
 
     #[test]
     fn not_a_number_does_not_leave() {
-        assert!(matches!(written(&outcome(&[1.0, f32::NAN, 1.0])).0, Written::NotFinite));
+        assert!(matches!(written(&outcome(&[1.0, f32::NAN, 1.0])).0, Written::NotFinite(name) if name == "weight"));
     }
 
     proptest! {
@@ -457,8 +473,9 @@ mod tests {
             if let Written::OutOfRange(exponents) = written(&outcome).0 {
                 prop_assert_eq!(exponents[0], 0);
                 let encoding = Encoding { exponent: exponents[1], ..FINE };
-                let again = encode(&layout(encoding), &outcome, |_| Ok(())).unwrap();
-                prop_assert!(matches!(again, Written::All));
+                let again = encode(&layout(encoding), &outcome, None, None, |_| Ok(())).unwrap();
+                let all_fit = matches!(again, Written::All { .. });
+                prop_assert!(all_fit);
             }
         }
     }

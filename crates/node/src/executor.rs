@@ -102,7 +102,9 @@ impl Job<'_> {
     /// The dataset, if its data is still what was registered: its content is compared at an experiment's first task, what the
     /// file system says of it at each.
     fn current_dataset(&mut self) -> Result<Dataset, WorkError> {
-        let mut dataset = self.permit.dataset().clone();
+        let admitted = self.permit.dataset().cloned();
+        let mut dataset =
+            admitted.ok_or_else(|| WorkError::refused(RefusalCode::DatasetUnknown, "the task reads no dataset"))?;
         let (researcher, experiment) = (self.permit.researcher(), &self.permit.task().key.experiment);
         let store = self.node.store();
         let failed = |error: crate::store::StoreError| WorkError::Hindered(io::Error::other(error));

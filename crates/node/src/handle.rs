@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use component::audit::{AuditError, AuditLog};
 use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
@@ -65,6 +65,8 @@ pub struct NodeHandle {
     policy: Policy,
     spool: Spool,
     halt: Halt,
+    /// Held while the secrets of sums are taken from the disk, moved on and written back.
+    desk: Mutex<()>,
 }
 
 fn system_rng() -> Result<StdRng, OpenError> {
@@ -115,6 +117,7 @@ impl NodeHandle {
             policy: Policy::of(&config),
             spool: Spool::new(folder.spool()),
             halt: Halt::default(),
+            desk: Mutex::new(()),
             folder: folder.clone(),
             config,
             store,
@@ -168,6 +171,11 @@ impl NodeHandle {
     /// Draws with the node's generator.
     pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
         draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the desk of secure aggregation.
+    pub(crate) fn desk_turn(&self) -> MutexGuard<'_, ()> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the hospital has paused the node.

@@ -21,6 +21,8 @@ mod ledger;
 mod memory;
 pub mod participant;
 pub mod policy;
+mod results;
+mod secure;
 mod spool;
 pub mod store;
 pub mod workshop;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use protocol::{Digest, NodeMessage, Refusal, RefusalCode, Report, TaskId, Timestamp, UploadHeader};
+use protocol::{Digest, NodeMessage, Refusal, RefusalCode, Report, SecureMessage, TaskId, Timestamp, UploadHeader};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use transport::retry::Backoff;
@@ -17,7 +17,9 @@ use transport::retry::Backoff;
 pub struct Held {
     pub digest: Digest,
     pub bytes: u64,
-    pub report: Report,
+    /// Absent where the sum is hidden: the node's own numbers stay here.
+    #[serde(default)]
+    pub report: Option<Report>,
 }
 
 /// Where a task is. Stored, except that `Running` is stored as `Accepted`: after a restart it runs again.
@@ -28,7 +30,8 @@ pub struct Held {
 ///  │ denied          │ cancelled, stopped │ │ failed,          │ cancelled, stopped, │ cancelled
 ///  ▼                 ▼                    │ ▼ cancelled, …     ▼ upload refused      ▼
 /// Refused ◀──────────┴────────────────────┼─┴──────────────────┴─────────────────────┘
-///                                         └─out of range─▶ OutOfRange ─cancelled, stopped─▶ Refused
+///                                         ├─out of range─▶ OutOfRange ─cancelled, stopped─▶ Refused
+///                                         └─answered─▶ Answered ─cancelled, stopped─▶ Refused
 /// every state but New ─settled─▶ Settled
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +49,10 @@ pub enum State {
     OutOfRange {
         exponents: Vec<i16>,
     },
+    /// An exchange of secure aggregation: what the node says, kept word for word.
+    Answered {
+        answer: SecureMessage,
+    },
     /// The node does not contribute.
     Refused(Refusal),
     /// The researcher needs nothing more.
@@ -62,6 +69,7 @@ impl State {
             Self::Computed(_) => "computed",
             Self::Delivered(_) => "delivered",
             Self::OutOfRange { .. } => "out_of_range",
+            Self::Answered { .. } => "answered",
             Self::Refused(_) => "refused",
             Self::Settled => "settled",
         }
@@ -82,6 +90,9 @@ pub enum Event {
     Computed(Held),
     Overflowed {
         exponents: Vec<i16>,
+    },
+    Answered {
+        answer: SecureMessage,
     },
     /// The work cannot be done, or its result may not leave.
     Failed(Refusal),
@@ -156,7 +167,7 @@ impl Participant {
     /// What begins the upload of the contribution, where there is one.
     pub fn upload_header(&self) -> Option<UploadHeader> {
         let (State::Computed(held) | State::Delivered(held)) = &self.state else { return None };
-        let report = Some(held.report.clone());
+        let report = held.report.clone();
         Some(UploadHeader { task: self.task.clone(), digest: held.digest, bytes: held.bytes, report })
     }
 
@@ -192,6 +203,7 @@ impl Participant {
             }
             Event::Computed(held) => self.end_computing(State::Computed(held), now),
             Event::Overflowed { exponents } => self.end_computing(State::OutOfRange { exponents }, now),
+            Event::Answered { answer } => self.end_computing(State::Answered { answer }, now),
             Event::Failed(refusal) => self.end_computing(State::Refused(refusal), now),
             Event::Delivered => self.delivered(now),
             Event::UploadBroke => self.pause_upload(rng),
@@ -222,6 +234,7 @@ impl Participant {
         match &self.state {
             State::Accepted | State::Running => Some(NodeMessage::Accepted { task }),
             State::OutOfRange { exponents } => Some(NodeMessage::OutOfRange { task, exponents: exponents.clone() }),
+            State::Answered { answer } => Some(NodeMessage::Answered { task, answer: answer.clone() }),
             State::Refused(refusal) => Some(NodeMessage::Refused { task, refusal: refusal.clone() }),
             State::New | State::Computed(_) | State::Delivered(_) | State::Settled => None,
         }
@@ -237,7 +250,9 @@ impl Participant {
         self.backoff.reset();
         match &self.state {
             State::Computed(_) => vec![Action::Upload { after: Duration::ZERO }],
-            State::OutOfRange { .. } | State::Refused(_) => self.word().map(Action::Say).into_iter().collect(),
+            State::OutOfRange { .. } | State::Answered { .. } | State::Refused(_) => {
+                self.word().map(Action::Say).into_iter().collect()
+            }
             State::New | State::Accepted | State::Running | State::Delivered(_) | State::Settled => Vec::new(),
         }
     }
@@ -254,9 +269,12 @@ impl Participant {
                 let refusal = Refusal::new(RefusalCode::Duplicate, "this task was settled before");
                 vec![Action::Say(NodeMessage::Refused { task, refusal })]
             }
-            State::New | State::Accepted | State::Running | State::OutOfRange { .. } | State::Refused(_) => {
-                self.word().map(Action::Say).into_iter().collect()
-            }
+            State::New
+            | State::Accepted
+            | State::Running
+            | State::OutOfRange { .. }
+            | State::Answered { .. }
+            | State::Refused(_) => self.word().map(Action::Say).into_iter().collect(),
         }
     }
 

@@ -4,10 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{Plan, PlanKind, Refusal, RefusalCode, ResearcherId, Task, Work, layout_byte_len};
+use protocol::{
+    Plan, PlanKind, Purpose, Refusal, RefusalCode, ResearcherId, Scheme, SecureStep, Task, VectorSpec, Width, Work,
+    layout_byte_len,
+};
 use serde_json::json;
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, SecureAggregation, SecureRules};
 use crate::handle::NodeHandle;
 use crate::ledger::Reservation;
 use crate::memory;
@@ -23,18 +26,19 @@ pub struct Policy {
     /// `None`: all that are enrolled.
     allowed_researchers: Option<BTreeSet<ResearcherId>>,
     minimum_samples: u64,
+    secure: SecureRules,
     /// The most that one contribution or one model may take, in bytes.
     largest_bytes: u64,
     /// The most memory that a task may need, in bytes.
     memory_bytes: u64,
 }
 
-/// A task that may run, with the dataset it may read.
+/// A task that may run, with the dataset it may read; none for an exchange around a hidden sum.
 #[derive(Debug)]
 pub struct Permit {
     researcher: ResearcherId,
     task: Task,
-    dataset: Dataset,
+    dataset: Option<Dataset>,
     reservation: Reservation,
 }
 
@@ -47,8 +51,8 @@ impl Permit {
         &self.task
     }
 
-    pub fn dataset(&self) -> &Dataset {
-        &self.dataset
+    pub fn dataset(&self) -> Option<&Dataset> {
+        self.dataset.as_ref()
     }
 
     /// Ends the permit; what it reserved is for the disclosure gate to commit or to release.
@@ -57,7 +61,7 @@ impl Permit {
     }
 }
 
-fn refuse<T>(code: RefusalCode, sentence: &str) -> Result<T, Refusal> {
+fn refuse<T>(code: RefusalCode, sentence: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(code, sentence))
 }
 
@@ -78,10 +82,41 @@ fn work_fits_plan(task: &Task) -> bool {
         return task.model.is_none() && matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
     };
     match task.work {
+        // Refused before: see `check_exchange`.
         Work::Secure { .. } => false,
-        Work::Sums | Work::SquaredDifferences { .. } => plan.standardise() && task.model.is_none(),
+        Work::Sums | Work::SquaredDifferences { .. } => {
+            (plan.standardise() || task.masking.is_some()) && task.model.is_none()
+        }
         Work::Train { .. } | Work::Validate => task.model.is_some(),
     }
+}
+
+/// The phase of each exchange; contributions have 0.
+fn phase(step: SecureStep) -> u16 {
+    match step {
+        SecureStep::Agree => 1,
+        SecureStep::Prepare => 2,
+        SecureStep::Attest => 3,
+        SecureStep::Reveal => 4,
+    }
+}
+
+/// Whether an exchange around a hidden sum asks for nothing else: no data, no model, no contribution.
+fn check_exchange(task: &Task, step: SecureStep) -> Result<(), Refusal> {
+    let is_bare = task.model.is_none() && task.layout.is_empty() && task.masking.is_none();
+    if is_bare && task.key.phase == phase(step) {
+        return Ok(());
+    }
+    refuse(RefusalCode::PlanInvalid, "an exchange of secure aggregation has its own phase, and no model, layout or masking")
+}
+
+/// Whether each vector that would be clipped has a range.
+fn has_clipping(task: &Task) -> bool {
+    let Some(masking) = &task.masking else { return true };
+    // Wider sums have room for any difference.
+    let is_narrow = |spec: &&VectorSpec| spec.purpose == Purpose::Model && spec.encoding.width == Width::Bits32;
+    let mut models = task.layout.iter().filter(is_narrow);
+    models.all(|spec| masking.clipping.get(&spec.name).is_some_and(|range| range.is_finite() && *range > 0.0))
 }
 
 impl Policy {
@@ -90,8 +125,42 @@ impl Policy {
             allowed_plan_kinds: config.allowed_plan_kinds.clone(),
             allowed_researchers: config.allowed_researchers.clone(),
             minimum_samples: config.minimum_samples,
+            secure: config.secure,
             largest_bytes: config.storage.quota_bytes,
             memory_bytes: memory::limit(config.memory_bytes),
+        }
+    }
+
+    /// What the hospital demands of hidden sums.
+    pub fn secure(&self) -> &SecureRules {
+        &self.secure
+    }
+
+    /// Whether sums may be hidden as asked, or must be.
+    fn check_secure(&self, task: &Task) -> Result<(), Refusal> {
+        let is_exchange = matches!(task.work, Work::Secure { .. });
+        match (self.secure.mode, &task.masking) {
+            (SecureAggregation::Off, masking) if masking.is_some() || is_exchange => refuse(
+                RefusalCode::SecureAggregationNotAllowed,
+                "this node does not take part in secure aggregation; ask without it, or have the hospital set \
+                 secure_aggregation = \"allowed\"",
+            ),
+            (SecureAggregation::Required, None) if !is_exchange => refuse(
+                RefusalCode::SecureAggregationRequired,
+                format!(
+                    "this node gives nothing but hidden sums, of statistics too; ask with secagg = \"lom\" and at least {} nodes",
+                    self.secure.min_parties
+                ),
+            ),
+            (_, Some(masking)) if masking.scheme != Scheme::Lom => refuse(
+                RefusalCode::SecureAggregationNotAllowed,
+                "this node takes part in secure aggregation with secagg = \"lom\" only",
+            ),
+            (_, Some(_)) if task.key.phase != 0 || !has_clipping(task) => refuse(
+                RefusalCode::PlanInvalid,
+                "a hidden contribution is of phase 0, and has a range above zero for each float32 vector of the model",
+            ),
+            _ => Ok(()),
         }
     }
 
@@ -146,15 +215,16 @@ impl Policy {
     }
 
     /// The rules for a task whose origin is known, in the order of who asks, what is asked, of which data.
-    fn decide(&self, enrolment: &Enrolment, task: &Task, dataset: Option<Dataset>) -> Result<Dataset, Refusal> {
+    fn decide(&self, enrolment: &Enrolment, task: &Task, dataset: Option<Dataset>) -> Result<Option<Dataset>, Refusal> {
         if !self.allows(enrolment) {
             return refuse(RefusalCode::ResearcherNotAllowed, "the hospital does not allow this researcher to give work");
         }
         if !self.allowed_plan_kinds.contains(&task.plan.kind()) {
             return refuse(RefusalCode::PlanKindNotAllowed, "the hospital does not allow plans of this kind");
         }
-        if task.masking.is_some() || matches!(task.work, Work::Secure { .. }) {
-            return refuse(RefusalCode::SecureAggregationNotAllowed, "this node does not take part in secure aggregation");
+        self.check_secure(task)?;
+        if let Work::Secure { step, .. } = &task.work {
+            return check_exchange(task, *step).map(|()| None);
         }
         if !work_fits_plan(task) {
             return refuse(RefusalCode::PlanInvalid, "the work does not belong to the plan");
@@ -174,7 +244,7 @@ impl Policy {
         if memory::estimate(task, dataset.scan.rows, columns) > self.memory_bytes {
             return refuse(RefusalCode::TooLarge, "the task needs more memory than the hospital allows");
         }
-        Ok(dataset)
+        Ok(Some(dataset))
     }
 }
 

@@ -6,6 +6,9 @@
 mod datasets;
 mod enrolments;
 mod journal;
+mod peers;
+mod results;
+mod secure;
 mod state;
 
 use std::path::Path;
@@ -22,6 +25,8 @@ use thiserror::Error;
 pub use datasets::Dataset;
 pub use enrolments::Enrolment;
 pub use journal::{NewTask, TaskRecord};
+pub use peers::{Peer, Trust};
+pub use results::{OwnNumbers, OwnResult};
 
 /// Takes schema i to i + 1. Never edited once released: a change is a new entry. `format` is the version of the JSON documents
 /// in a row; it changes with a migration only, so that all rows of an open file have the newest.
@@ -54,6 +59,22 @@ ALTER TABLE task ADD COLUMN starts INTEGER NOT NULL DEFAULT 0;
     // A task of format 1 does not say whom it asked. What was computed goes out; what was not is refused, as another node's.
     "
 UPDATE task SET document = json_insert(document, '$.node', 'NODE_00000000-0000-4000-8000-000000000000'), format = 2;
+",
+    // Secure aggregation: sealed secrets of each experiment, keys of other nodes, and what a round gave here.
+    "
+CREATE TABLE secure_state (
+    researcher TEXT NOT NULL, experiment TEXT NOT NULL, format INTEGER NOT NULL DEFAULT 1, content BLOB NOT NULL,
+    updated INTEGER NOT NULL, PRIMARY KEY (researcher, experiment)
+) STRICT;
+CREATE TABLE peer (
+    researcher TEXT NOT NULL, node TEXT NOT NULL, name TEXT, fingerprint BLOB NOT NULL, key BLOB, trust TEXT NOT NULL,
+    since INTEGER NOT NULL, PRIMARY KEY (researcher, node)
+) STRICT;
+CREATE TABLE own_result (
+    researcher TEXT NOT NULL, task TEXT NOT NULL, experiment TEXT NOT NULL, format INTEGER NOT NULL DEFAULT 1,
+    document TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (researcher, task)
+) STRICT;
+CREATE INDEX own_result_by_experiment ON own_result (experiment, created);
 ",
 ];
 
@@ -93,6 +114,8 @@ impl Store {
     fn new(database: Database) -> Result<Self, StoreError> {
         // A node's tables are small; SQLite's own default would keep 2 MB of pages.
         database.connection().pragma_update(None, "cache_size", -256)?;
+        // What is deleted or written over is zeros in the file: secrets of sums that are over, and contributions.
+        database.connection().pragma_update(None, "secure_delete", true)?;
         database.connection().set_prepared_statement_cache_capacity(16);
         Ok(Self { database: Mutex::new(database) })
     }

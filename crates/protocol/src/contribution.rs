@@ -27,6 +27,21 @@ pub enum Purpose {
     Statistic,
 }
 
+impl Purpose {
+    /// The name in messages, and in what a vector's masks are bound to.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Model => "model",
+            Self::Clipped => "clipped",
+            Self::Loss => "loss",
+            Self::ValidationGlobal => "validation_global",
+            Self::ValidationLocal => "validation_local",
+            Self::Statistic => "statistic",
+        }
+    }
+}
+
 /// Name, shape and encoding of one vector of a contribution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +53,11 @@ pub struct VectorSpec {
 }
 
 impl VectorSpec {
+    /// The last vector of a hidden training round whose differences are clipped.
+    pub fn clipped() -> Self {
+        Self { purpose: Purpose::Clipped, name: "clipped".to_owned(), shape: vec![1], encoding: Encoding::COUNT }
+    }
+
     /// The number of elements; `None` if it exceeds what this machine can address.
     pub fn elements(&self) -> Option<usize> {
         self.shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))

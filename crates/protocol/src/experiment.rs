@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::ids::{DatasetId, NodeId};
 use crate::plan::Plan;
+use crate::secure::Secagg;
 use crate::tags::Tags;
 
 /// Which datasets take part: one per node.
@@ -62,6 +63,55 @@ impl Default for Patience {
     }
 }
 
+/// How far an element of a node's difference to the global model may be from 0 in a hidden sum; beyond it is moved to the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clipping {
+    /// The same range for all tensors and rounds.
+    Range(f64),
+    /// A range for each tensor from the aggregates of earlier rounds.
+    Auto,
+}
+
+impl Clipping {
+    /// The range where nothing is said, and of the first round under `auto`.
+    pub const DEFAULT_RANGE: f64 = 3.0;
+}
+
+impl Default for Clipping {
+    fn default() -> Self {
+        Self::Range(Self::DEFAULT_RANGE)
+    }
+}
+
+/// How sums are hidden from the researcher.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureSpec {
+    pub secagg: Secagg,
+    /// How few nodes a hidden sum may be of.
+    pub min_parties: u32,
+    /// How many nodes may collude with the researcher; absent: the most that let one node be lost, up to a third.
+    pub max_colluders: Option<u32>,
+    pub clipping: Clipping,
+}
+
+impl Default for SecureSpec {
+    fn default() -> Self {
+        Self { secagg: Secagg::Auto, min_parties: 3, max_colluders: None, clipping: Clipping::default() }
+    }
+}
+
+impl SecureSpec {
+    /// Sums that are not hidden.
+    pub const NONE: Self = Self {
+        secagg: Secagg::None,
+        min_parties: 3,
+        max_colluders: None,
+        clipping: Clipping::Range(Clipping::DEFAULT_RANGE),
+    };
+}
+
 /// Why an experiment is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ExperimentError {
@@ -73,6 +123,14 @@ pub enum ExperimentError {
     Name,
     #[error("the list of datasets is empty")]
     NoDatasets,
+    #[error("`min_parties` must be between 2 and 65536, found {0}")]
+    MinParties(u32),
+    #[error("`max_colluders` must be at most 65534, found {0}")]
+    MaxColluders(u32),
+    #[error("`clipping` must be a number above 0 and at most 1e30, or \"auto\", found {0}")]
+    Clipping(String),
+    #[error("`secagg` must be \"lom\" or \"none\", found \"joye-libert\": this scheme cannot be used in experiments yet")]
+    NotOffered,
 }
 
 /// A whole experiment as it was asked for.
@@ -94,6 +152,8 @@ pub struct RawExperimentSpec {
     /// Rounds of training; a statistic takes as many as it needs.
     pub rounds: u32,
     pub patience: Patience,
+    #[serde(default)]
+    pub secure: SecureSpec,
 }
 
 impl ExperimentSpec {
@@ -109,6 +169,21 @@ impl ExperimentSpec {
         }
         if matches!(&raw.selection, Selection::Datasets(datasets) if datasets.is_empty()) {
             return Err(ExperimentError::NoDatasets);
+        }
+        let SecureSpec { secagg, min_parties, max_colluders, clipping } = raw.secure;
+        if secagg == Secagg::JoyeLibert {
+            return Err(ExperimentError::NotOffered);
+        }
+        if !(2..=65_536).contains(&min_parties) {
+            return Err(ExperimentError::MinParties(min_parties));
+        }
+        if let Some(colluders) = max_colluders.filter(|colluders| *colluders > 65_534) {
+            return Err(ExperimentError::MaxColluders(colluders));
+        }
+        if let Clipping::Range(range) = clipping
+            && !(range > 0.0 && range <= 1e30)
+        {
+            return Err(ExperimentError::Clipping(range.to_string()));
         }
         Ok(Self { raw })
     }
@@ -144,6 +219,16 @@ impl ExperimentSpec {
 
     pub fn patience(&self) -> Patience {
         self.raw.patience
+    }
+
+    pub fn secure(&self) -> SecureSpec {
+        self.raw.secure
+    }
+
+    /// How few nodes the experiment may begin with: `min_nodes`, and `min_parties` where sums are asked to be hidden.
+    pub fn least_nodes(&self) -> u32 {
+        let hidden = matches!(self.raw.secure.secagg, Secagg::Lom | Secagg::JoyeLibert);
+        self.raw.patience.min_nodes.max(if hidden { self.raw.secure.min_parties } else { 1 })
     }
 }
 

@@ -24,8 +24,8 @@ pub mod version;
 
 pub use contribution::{Contribution, Purpose, Vector, VectorSpec, layout_byte_len};
 pub use dataset::{ColumnFace, ColumnKind, DataType, DatasetFace, RowCount};
-pub use encoding::{Encoding, EncodingError, Integers, Width};
-pub use experiment::{ExperimentSpec, OnFailure, Patience, RawExperimentSpec, Selection};
+pub use encoding::{Encoding, EncodingError, Integers, Rounding, Width};
+pub use experiment::{Clipping, ExperimentSpec, OnFailure, Patience, RawExperimentSpec, SecureSpec, Selection};
 pub use hash::Digest;
 pub use ids::{DatasetId, ExperimentId, NodeId, RequestId, ResearcherId, TaskId};
 pub use message::{HeldTask, Hello, Measured, NodeMessage, Progress, Report, ResearcherMessage, UploadHeader, Welcome};

@@ -1,5 +1,6 @@
 //! Rounds and the tasks they consist of.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,27 @@ pub struct Task {
 }
 
 impl Task {
+    /// What all nodes of a hidden sum must agree to have been asked: plan, work, model, layout and the range of each vector. Masks
+    /// are bound to it, so that those of nodes that were asked different things do not cancel.
+    pub fn terms(&self) -> [u8; 32] {
+        #[derive(Serialize)]
+        struct Terms<'task> {
+            key: &'task RoundKey,
+            plan: &'task Plan,
+            work: &'task Work,
+            model: Option<BlobRef>,
+            layout: &'task [VectorSpec],
+            clipping: Option<&'task BTreeMap<String, f64>>,
+        }
+        // A node that is asked again alone has a later attempt than the others; the attempt is bound by the session.
+        let key = RoundKey { attempt: 0, ..self.key.clone() };
+        let clipping = self.masking.as_ref().map(|masking| &masking.clipping);
+        let terms =
+            Terms { key: &key, plan: &self.plan, work: &self.work, model: self.model, layout: &self.layout, clipping };
+        let bytes = serde_json::to_vec(&terms).expect("maps have text as keys");
+        blake3::derive_key("fedbiomed 2026-11 terms of a hidden sum v1", &bytes)
+    }
+
     /// What the researcher signs and the node checks: a label, then the task's JSON. Both sides write it from the typed value;
     /// field order and numbers are canonical, because JSON keeps the order of the fields and f64 round-trips exactly.
     pub fn signed_bytes(&self) -> Vec<u8> {

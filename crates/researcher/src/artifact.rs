@@ -21,6 +21,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::command::Hidden;
 pub use files::{ArtifactError, Artifacts, write_all};
 pub use model_card::IntendedUse;
 
@@ -88,6 +89,9 @@ pub struct RoundRecord {
     /// What the summed validation gave.
     pub pooled: Vec<PooledMetric>,
     pub ended: Timestamp,
+    /// How the sites' values were hidden from the researcher; absent where they were not.
+    #[serde(default)]
+    pub hidden: Option<Hidden>,
     /// From the first task sent to the aggregate on disk.
     pub seconds: f64,
 }

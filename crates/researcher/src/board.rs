@@ -10,7 +10,7 @@ use protocol::{BlobRef, ExperimentId, NodeId, Progress, TaskId, layout_byte_len}
 use tokio::sync::watch;
 
 use crate::command::{Ended, NodeProgress, Snapshot};
-use crate::experiment::{Experiment, Live, SeatState};
+use crate::experiment::{Experiment, Live, Phase, SeatState};
 
 /// A task of an open round.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,15 +201,18 @@ impl Board {
 
 fn open_tasks(experiment: &Experiment) -> Vec<(TaskId, OpenTask)> {
     let Some(round) = experiment.round() else { return Vec::new() };
-    let bytes = layout_byte_len(&round.layout).unwrap_or(0);
     let mut tasks = Vec::new();
-    for (node, seat) in &round.seats {
+    // After the contributions: the exchange, and what is here.
+    for (node, seat) in round.seats.iter().chain(&round.contributed) {
+        let is_contribution = round.phase == Phase::Contribute || matches!(seat.state, SeatState::Contributed { .. });
+        // An exchange of secure aggregation is answered by a message: there is nothing to upload.
+        let bytes = if is_contribution { layout_byte_len(&round.layout).unwrap_or(0) } else { 0 };
         let place = match seat.state {
             SeatState::Open => TaskPlace::AtNode,
             SeatState::Contributed { .. } => TaskPlace::Contributed,
             _ => continue,
         };
-        let model = experiment.task_model(&round.work);
+        let model = experiment.task_model(&round.work).filter(|_| is_contribution);
         let task = OpenTask { experiment: experiment.id().clone(), node: node.clone(), bytes, model, place };
         tasks.push((seat.task.clone(), task));
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use protocol::{
     ColumnFace, DataType, DatasetFace, DatasetId, ExperimentId, ExperimentSpec, Measured, NodeId, RefusalCode, ResearcherId,
-    Tags, TaskId, Timestamp,
+    Scheme, SecureStep, Tags, TaskId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -397,6 +397,15 @@ pub struct Snapshot {
     pub nodes: Vec<NodeSnapshot>,
     /// What holds things up, if anything does: no disk space, too few nodes.
     pub remark: Option<String>,
+    /// The scheme that hides the nodes' values from the researcher, if one does.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
+    /// The exchange around the hidden sum that is under way.
+    #[serde(default)]
+    pub step: Option<SecureStep>,
+    /// What a person should know about how values are hidden: that they are not, or that no node may be lost.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// One node in a closed round.
@@ -409,13 +418,35 @@ pub struct NodeRecord {
     /// Which kind of refusal it was.
     pub code: Option<RefusalCode>,
     pub reason: Option<String>,
-    pub train_rows: u64,
-    pub test_rows: u64,
-    pub dropped_rows: u64,
+    /// Its own numbers; all absent where `hidden` says why.
+    pub train_rows: Option<u64>,
+    pub test_rows: Option<u64>,
+    pub dropped_rows: Option<u64>,
     pub loss: Option<f64>,
     pub measured: Vec<Measured>,
     pub remarks: Vec<String>,
-    pub work_ms: u64,
+    pub work_ms: Option<u64>,
+    /// Why the researcher does not know this node's numbers.
+    #[serde(default)]
+    pub hidden: Option<String>,
+}
+
+/// Why a node's own numbers are absent.
+pub const HIDDEN: &str = "hidden by secure aggregation";
+
+/// How a round's sum was hidden from the researcher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hidden {
+    pub scheme: Scheme,
+    /// Nodes that began, whose masks hide each other.
+    pub parties: u32,
+    /// How many of them had to take part in the end, and how many may collude with the researcher and learn nothing more.
+    pub threshold: u32,
+    pub colluders: u32,
+    /// Nodes that are in the sum.
+    pub survivors: u32,
+    /// Elements of model differences, over all nodes, that were moved to the edge of the range; absent where nothing is clipped.
+    pub clipped: Option<u64>,
 }
 
 /// A number over all nodes' rows, computed from summed contributions.
@@ -451,6 +482,9 @@ pub struct RoundRecord {
     /// Sentences for people, such as why a metric over all nodes means nothing.
     pub remarks: Vec<String>,
     pub nodes: Vec<NodeRecord>,
+    /// Absent where each node's contribution was seen.
+    #[serde(default)]
+    pub hidden: Option<Hidden>,
 }
 
 /// One column of a finished statistic.

@@ -111,7 +111,8 @@ pub(crate) fn measure(plan: &Plan, sums: &[Vector]) -> Measures {
                     measured: Measured { on, metric, value },
                     error_bound: metrics.auc_error_bound.filter(|_| metric == Metric::Auc),
                 };
-                measures.metrics.extend(metrics.defined().map(pooled));
+                // Sums that no rows give, as a node that lies may send them unseen, have no metrics.
+                measures.metrics.extend(metrics.defined().filter(|(_, value)| value.is_finite()).map(pooled));
                 let undefined =
                     metrics.undefined().map(|(metric, why)| format!("no {} over all nodes: {why}", metric.name()));
                 measures.remarks.extend(undefined);

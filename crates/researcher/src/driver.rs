@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use component::database::Durability;
 use protocol::{
-    DatasetFace, ExperimentId, ExperimentSpec, NodeId, Refusal, RequestId, Requester, ResearcherMessage, TaskId, Timestamp,
-    UploadHeader, layout_byte_len,
+    DatasetFace, ExperimentId, ExperimentSpec, NodeId, Refusal, RequestId, Requester, ResearcherMessage, SecureMessage,
+    TaskId, Timestamp, UploadHeader, layout_byte_len,
 };
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
+use transport::identity::Fingerprint;
 
 use crate::board::TaskPlace;
 use crate::command::Ended;
@@ -65,6 +66,12 @@ pub(crate) enum Mail {
         node: NodeId,
         task: TaskId,
         exponents: Vec<i16>,
+    },
+    Answered {
+        node: NodeId,
+        task: TaskId,
+        answer: SecureMessage,
+        key: Fingerprint,
     },
     /// The file is in the spool; answered once that is in the store.
     Contributed {
@@ -245,6 +252,10 @@ impl Driver {
                 let event = Event::OutOfRange { node: node.clone(), task: task.clone(), exponents };
                 self.apply_to_task(&node, &task, event, batch);
             }
+            Mail::Answered { node, task, answer, key } => {
+                let event = Event::Answered { node: node.clone(), task: task.clone(), answer, key };
+                self.apply_to_task(&node, &task, event, batch);
+            }
             Mail::Contributed { node, header, answer } => self.contributed(node, header, answer, batch),
             Mail::Job { experiment, event, small_model } => {
                 batch.models.extend(small_model.map(|model| (experiment.clone(), model)));
@@ -262,6 +273,7 @@ impl Driver {
             Mail::Run { spec, requester, answer } => {
                 let now = self.desk.clock.now();
                 let experiment = Experiment::new(ExperimentId::random(&mut self.rng), *spec, requester, now);
+                let experiment = experiment.of_researcher(self.desk.researcher.clone());
                 let id = experiment.id().clone();
                 self.experiments.insert(id.clone(), experiment);
                 self.apply(&id, Event::Begun { connected: self.desk.sessions.names() }, batch);

@@ -10,10 +10,15 @@
 //! task of the next attempt, while the others' work stands. A node that is away for `node_timeout` is dropped whatever
 //! `on_failure` says. When values do not fit the scales, all nodes answer first and then all repeat the round on wider ones, so
 //! that the scales do not depend on who was first. In the last validation nothing that a node does fails the experiment.
+//!
+//! A round is a row of phases: one, the contribution, where sums are plain; where they are hidden from the researcher also the
+//! exchanges around it, which are tasks like any other (`phases`). What they are about is kept in `secure`.
 
+mod phases;
 mod record;
 mod round;
 mod scale;
+mod secure;
 mod selection;
 mod steps;
 #[cfg(test)]
@@ -23,16 +28,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::{
-    BlobRef, DatasetFace, Digest, ExperimentId, ExperimentSpec, NodeId, Refusal, RefusalCode, Report, Requester, RoundKey,
-    Tags, Task, TaskId, Timestamp, Vector, Work,
+    BlobRef, DatasetFace, Digest, ExperimentId, ExperimentSpec, NodeId, Refusal, RefusalCode, Report, Requester,
+    ResearcherId, Scheme, SecureMessage, Tags, Task, TaskId, Timestamp, Vector, Work,
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use transport::identity::Fingerprint;
 
 use crate::command::{ColumnMoments, Pooled, RoundRecord};
 pub use record::Live;
-pub use round::{Round, Seat, SeatState};
+pub use round::{Phase, Round, Seat, SeatState};
 use scale::Scales;
+use secure::Secure;
 pub use selection::{Dropped, Offer, Participant, Selecting};
 
 /// How long an experiment waits for nodes to connect and answer before it begins with those that did, or fails.
@@ -128,6 +135,13 @@ pub enum Event {
         node: NodeId,
         task: TaskId,
         exponents: Vec<i16>,
+    },
+    /// Answers an exchange of secure aggregation; `key` is the fingerprint of the key that the node is enrolled with.
+    Answered {
+        node: NodeId,
+        task: TaskId,
+        answer: SecureMessage,
+        key: Fingerprint,
     },
     /// A contribution's file is gone or damaged, as after a loss of power; the node has it still.
     Lost {
@@ -225,6 +239,12 @@ pub struct Experiment {
     scales: Scales,
     /// The last metrics over all nodes.
     metrics: Vec<Pooled>,
+    /// Which researcher this is; absent in experiments that are older than hidden sums.
+    #[serde(default)]
+    researcher: Option<ResearcherId>,
+    /// Present where sums are hidden.
+    #[serde(default)]
+    secure: Option<Secure>,
     /// What holds things up, and until when to wait.
     stalled: Option<(String, Timestamp)>,
     stage: Stage,
@@ -248,9 +268,22 @@ impl Experiment {
             model: None,
             scales: Scales::new(),
             metrics: Vec::new(),
+            researcher: None,
+            secure: None,
             stalled: None,
             stage: Stage::Selecting(Selecting::new(now)),
         }
+    }
+
+    /// Names the researcher, to whose experiments keys are bound.
+    #[must_use]
+    pub fn of_researcher(self, researcher: ResearcherId) -> Self {
+        Self { researcher: Some(researcher), ..self }
+    }
+
+    /// The scheme that hides the sums, if one does.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.secure.as_ref().map(Secure::scheme)
     }
 
     pub fn id(&self) -> &ExperimentId {
@@ -304,24 +337,6 @@ impl Experiment {
         }
     }
 
-    /// The task that a node has in the open round.
-    pub fn task(&self, node: &NodeId) -> Option<Task> {
-        let round = self.round()?;
-        let (seat, participant) = (round.seats.get(node)?, self.participants.get(node)?);
-        Some(Task {
-            id: seat.task.clone(),
-            node: node.clone(),
-            key: RoundKey { experiment: self.id.clone(), round: round.number, attempt: seat.attempt, phase: 0 },
-            requester: self.requester.clone(),
-            dataset: participant.dataset.clone(),
-            plan: self.spec.plan().clone(),
-            work: round.work.clone(),
-            model: self.task_model(&round.work),
-            layout: round.layout.clone(),
-            masking: None,
-        })
-    }
-
     pub(crate) fn task_model(&self, work: &Work) -> Option<BlobRef> {
         if matches!(work, Work::Train { .. } | Work::Validate) { self.model } else { None }
     }
@@ -340,6 +355,8 @@ impl Experiment {
             Event::Revoked { node } => self.drop_node(&node, "its enrolment was revoked", &mut actions),
             Event::Found { node, datasets } => self.found(&node, datasets, &mut actions),
             Event::Contributed { node, task, digest, bytes, report } => {
+                // What a node says of its own values is not kept where they are hidden.
+                let report = report.filter(|_| self.secure.is_none());
                 self.set_seat(&node, &task, SeatState::Contributed { digest, bytes, report });
             }
             Event::Refused { node, task, refusal } => self.refused(&node, &task, &refusal, now, rng, &mut actions),
@@ -354,7 +371,10 @@ impl Experiment {
                 );
                 self.refused(&node, &task, &refusal, now, rng, &mut actions);
             }
-            Event::Lost { task } => self.lost(&task),
+            Event::Lost { task } => self.lost(&task, &mut actions),
+            Event::Answered { node, task, answer, key } => {
+                self.answered((&node, &task), &answer, &key, now, rng, &mut actions);
+            }
             Event::Initialised { model } => self.initialised(model, now, rng, &mut actions),
             Event::Folded { round, attempt, folded } => self.folded((round, attempt), &folded, now, rng, &mut actions),
             Event::Spoiled { node, task } => self.spoiled(&node, &task, now, rng, &mut actions),
@@ -382,6 +402,9 @@ impl Experiment {
 
     fn set_seat(&mut self, node: &NodeId, task: &TaskId, state: SeatState) {
         let Stage::Collecting(round) = &mut self.stage else { return };
+        if round.phase != Phase::Contribute {
+            return;
+        }
         if let Some(seat) = round.seat_mut(node, task).filter(|seat| seat.state == SeatState::Open) {
             seat.state = state;
         }
@@ -389,17 +412,9 @@ impl Experiment {
 
     /// Whether a node's exponents are an answer to the open round's scales.
     fn can_widen(&self, exponents: &[i16]) -> bool {
-        let layout = self.round().map(|round| round.layout.as_slice()).unwrap_or_default();
+        let round = self.round().filter(|round| round.phase == Phase::Contribute);
+        let layout = round.map(|round| round.layout.as_slice()).unwrap_or_default();
         scale::is_answer(layout, exponents)
-    }
-
-    fn lost(&mut self, task: &TaskId) {
-        let (Stage::Collecting(round) | Stage::Folding(round)) = &mut self.stage else { return };
-        let seat = round.seats.values_mut().find(|seat| seat.task == *task);
-        if let Some(seat) = seat.filter(|seat| matches!(seat.state, SeatState::Contributed { .. })) {
-            seat.state = SeatState::Open;
-            self.reopen();
-        }
     }
 
     /// Back to waiting for nodes, with the contributions that are here.

@@ -21,9 +21,9 @@ use protocol::experiment::ExperimentError;
 use protocol::model::ModelError;
 use protocol::plan::PlanError;
 use protocol::{
-    Activation, DatasetId, ExperimentSpec, Family, Missing, ModelSpec, NodeId, OnFailure, OptimizerSpec, Outcome, Patience,
-    Plan, Precision, RawExperimentSpec, RawTrainingPlan, Selection, StatisticPlan, Tags, TrainingArguments, TrainingPlan,
-    Validation,
+    Activation, Clipping, DatasetId, ExperimentSpec, Family, Missing, ModelSpec, NodeId, OnFailure, OptimizerSpec, Outcome,
+    Patience, Plan, Precision, RawExperimentSpec, RawTrainingPlan, Secagg, SecureSpec, Selection, StatisticPlan, Tags,
+    TrainingArguments, TrainingPlan, Validation,
 };
 use toml::de::DeTable;
 
@@ -48,6 +48,10 @@ const SECTIONS: [Keys; 6] = [
             "min_nodes",
             "node_timeout",
             "on_failure",
+            "secagg",
+            "min_parties",
+            "max_colluders",
+            "clipping",
             "plan",
             "optimizer",
             "training",
@@ -122,13 +126,18 @@ impl<'a> Sections<'a> {
             Some(entry) => Some(entry.texts("a list of names or ids of nodes")?.into_iter().map(str::to_owned).collect()),
         };
         let (plan, rounds) = self.plan()?;
-        let raw = RawExperimentSpec { name, selection, nodes, plan, rounds, patience: self.patience()? };
+        let raw =
+            RawExperimentSpec { name, selection, nodes, plan, rounds, patience: self.patience()?, secure: self.secure()? };
         ExperimentSpec::new(raw).map_err(|error| {
             let key = match error {
                 ExperimentError::Name => "name",
                 ExperimentError::NoDatasets => "datasets",
                 ExperimentError::Rounds(_) => "rounds",
                 ExperimentError::MinNodes(_) => "min_nodes",
+                ExperimentError::MinParties(_) => "min_parties",
+                ExperimentError::MaxColluders(_) => "max_colluders",
+                ExperimentError::Clipping(_) => "clipping",
+                ExperimentError::NotOffered => "secagg",
             };
             self.place(key, Problem::Experiment(error))
         })
@@ -177,6 +186,29 @@ impl<'a> Sections<'a> {
             patience.on_failure = entry.choice(&ON_FAILURE)?;
         }
         Ok(patience)
+    }
+
+    fn secure(&self) -> Result<SecureSpec, Complaint> {
+        const SCHEMES: [(&str, Secagg); 3] =
+            [("lom", Secagg::Lom), ("joye-libert", Secagg::JoyeLibert), ("none", Secagg::None)];
+        let mut secure = SecureSpec::default();
+        if let Some(entry) = self.top.get("secagg") {
+            secure.secagg = entry.choice(&SCHEMES)?;
+        }
+        if let Some(entry) = self.top.get("min_parties") {
+            secure.min_parties = entry.whole_u32(2..=65_536)?;
+        }
+        if let Some(entry) = self.top.get("max_colluders") {
+            secure.max_colluders = Some(entry.whole_u32(0..=65_534)?);
+        }
+        if let Some(entry) = self.top.get("clipping") {
+            secure.clipping = if entry.is_text() {
+                entry.choice(&[("auto", Clipping::Auto)])?
+            } else {
+                Clipping::Range(entry.real_or("a number above 0, or \"auto\"")?)
+            };
+        }
+        Ok(secure)
     }
 
     fn plan(&self) -> Result<(Plan, u32), Complaint> {

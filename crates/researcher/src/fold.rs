@@ -3,7 +3,11 @@
 //! One pass over all files, window by window: memory does not grow with the number of nodes or the size of the model. The sums
 //! are of integers, so that the result is the same bits for any order of the files. A fold that was cut short leaves nothing but
 //! a temporary file and is simply done again; the driver makes its result count in one transaction.
+//!
+//! Contributions that are hidden are summed the same way, modulo two to the elements' width, and the masks are taken off each window
+//! of the sum: no contribution is ever seen, and so none can be checked but for its length. What can be is checked on the sum.
 
+mod masked;
 mod model_file;
 
 use std::collections::BTreeMap;
@@ -16,6 +20,7 @@ use protocol::{Encoding, Integers, Purpose, Vector, VectorSpec};
 use thiserror::Error;
 
 use crate::experiment::Folded;
+pub use masked::Unmasking;
 use model_file::{Elements, ModelReader, ModelWriter};
 pub use model_file::{WrittenModel, write_model};
 
@@ -36,12 +41,16 @@ pub enum FoldError {
     Io(#[from] io::Error),
     #[error("the training diverges: the average of {0:?} is no finite number")]
     Diverged(String),
+    #[error("the masks cannot be taken off the sum of {0:?}")]
+    Unmask(String),
+    #[error("the nodes' sum of {0:?} cannot be: a node has sent something else than what it was asked for")]
+    Impossible(String),
     #[error("the model's file is not what was written: {0}")]
     Model(String),
 }
 
 /// What is to be folded.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FoldJob {
     pub layout: Vec<VectorSpec>,
     pub contributions: Vec<PathBuf>,
@@ -49,21 +58,26 @@ pub struct FoldJob {
     pub model: Option<PathBuf>,
     /// The folder of models, where the new one goes.
     pub models: PathBuf,
+    /// Takes the masks off, where the contributions are hidden.
+    pub unmasking: Option<Unmasking>,
 }
 
 /// Folds the contributions. The new model is in its file, under the name of its digest, before this returns; a small one's
 /// bytes are also given back.
 pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
-    let mut spools = Spools::new(&job.contributions);
+    let mut spools = Spools::new(&job.contributions, job.unmasking.as_ref());
     let mut sums = Vec::new();
     let mut offset = 0;
     let mut models = BTreeMap::new();
-    for spec in &job.layout {
+    for (index, spec) in job.layout.iter().enumerate() {
         let bytes = spec.byte_len().ok_or_else(|| FoldError::Model("a vector is too long".into()))?;
         if spec.purpose == Purpose::Model {
-            models.insert(spec.name.as_str(), Summand { spec, offset });
+            models.insert(spec.name.as_str(), Summand { index, spec, offset });
         } else {
-            let sum = spools.sum(&Summand { spec, offset }, 0, spec.elements().unwrap_or(0))?;
+            let sum = spools.sum(&Summand { index, spec, offset }, 0, spec.elements().unwrap_or(0))?;
+            if job.unmasking.as_ref().is_some_and(|unmasking| !unmasking.is_possible(spec, &sum)) {
+                return Err(FoldError::Impossible(spec.name.clone()));
+            }
             let values = decode(&sum, spec);
             sums.push(Vector { purpose: spec.purpose, name: spec.name.clone(), values });
         }
@@ -99,6 +113,7 @@ pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
 
 /// A vector of the layout and where it begins in each contribution.
 struct Summand<'layout> {
+    index: usize,
     spec: &'layout VectorSpec,
     offset: u64,
 }
@@ -159,20 +174,22 @@ fn has_negative(elements: &[u8]) -> bool {
 /// The files of the contributions.
 struct Spools<'paths> {
     paths: &'paths [PathBuf],
+    unmasking: Option<&'paths Unmasking>,
     open: Vec<File>,
     buffer: Vec<u8>,
 }
 
 impl<'paths> Spools<'paths> {
-    fn new(paths: &'paths [PathBuf]) -> Self {
-        Self { paths, open: Vec::new(), buffer: Vec::new() }
+    fn new(paths: &'paths [PathBuf], unmasking: Option<&'paths Unmasking>) -> Self {
+        Self { paths, unmasking, open: Vec::new(), buffer: Vec::new() }
     }
 
     /// Sums `len` elements of a vector, from element `start` on, over all files.
     fn sum(&mut self, summand: &Summand<'_>, start: usize, len: usize) -> Result<Integers, FoldError> {
         let width = summand.spec.encoding.width;
         let is_count = summand.spec.encoding == Encoding::COUNT;
-        let mut sum = Integers::zeros(width, len);
+        let mut sum = Integers::zeros(width, if self.unmasking.is_some() { 0 } else { len });
+        let mut masked = vec![0; if self.unmasking.is_some() { len * width.bytes() } else { 0 }];
         self.buffer.resize(len * width.bytes(), 0);
         let place = summand.offset + (start * width.bytes()) as u64;
         for (index, path) in self.paths.iter().enumerate() {
@@ -190,11 +207,16 @@ impl<'paths> Spools<'paths> {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(FoldError::Spoiled(index)),
                 other => other?,
             }
-            if is_count && has_negative(&self.buffer) || !sum.add(width, &self.buffer) {
+            if self.unmasking.is_some() {
+                masked::add(width, &mut masked, &self.buffer);
+            } else if is_count && has_negative(&self.buffer) || !sum.add(width, &self.buffer) {
                 return Err(FoldError::Spoiled(index));
             }
         }
-        Ok(sum)
+        match self.unmasking {
+            Some(unmasking) => unmasking.open(summand.index, summand.spec, start, masked),
+            None => Ok(sum),
+        }
     }
 }
 

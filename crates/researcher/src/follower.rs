@@ -52,7 +52,9 @@ impl Follower {
                 None => self.finish().await?,
                 Some(shown) => {
                     let Shown { snapshot, records, ended } = shown.borrow_and_update().clone();
-                    if records > self.records {
+                    if self.has_untold_warning(&snapshot) {
+                        self.tell(snapshot);
+                    } else if records > self.records {
                         self.fetch().await?;
                     } else if let Some(ended) = ended {
                         self.is_over = true;
@@ -74,6 +76,17 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether the snapshot warns of something that no line has said: an experiment of milliseconds warns too.
+    fn has_untold_warning(&self, snapshot: &Snapshot) -> bool {
+        let told = self.last.as_ref().and_then(|(_, last)| last.warning.as_ref());
+        snapshot.warning.is_some() && snapshot.warning.as_ref() != told
+    }
+
+    fn tell(&mut self, snapshot: Snapshot) {
+        self.last = Some((self.desk.clock.now(), snapshot.clone()));
+        self.queue.push_back(Reply::Snapshot { snapshot });
+    }
+
     /// Queues a changed snapshot if the last is old enough, or waits for a change.
     async fn look(&mut self, snapshot: Snapshot) {
         let now = self.desk.clock.now();
@@ -84,11 +97,7 @@ impl Follower {
         };
         let Some(shown) = &mut self.shown else { return };
         let is_gone = match pause {
-            Some(Duration::ZERO) => {
-                self.last = Some((now, snapshot.clone()));
-                self.queue.push_back(Reply::Snapshot { snapshot });
-                return;
-            }
+            Some(Duration::ZERO) => return self.tell(snapshot),
             Some(pause) => matches!(tokio::time::timeout(pause, shown.changed()).await, Ok(Err(_))),
             None => shown.changed().await.is_err(),
         };

@@ -51,17 +51,30 @@ fn first_model(files: &Files, experiment: &Experiment) -> Outcome {
 }
 
 fn sum(files: &Files, experiment: &Experiment, round: &Round) -> Outcome {
+    let unmasking = experiment.unmasking();
+    let is_hidden = experiment.scheme().is_some();
+    if is_hidden && unmasking.is_none() {
+        return (Event::Broken { reason: "the masks of a round's sum are not known".into() }, None);
+    }
+    for liar in unmasking.iter().flat_map(|unmasking| unmasking.unmasker.liars()) {
+        tracing::warn!(experiment = %experiment.id(), node = %liar, "a node revealed wrong shares; the sum is right all the same");
+    }
     let contributions: Vec<_> = round.contributions().collect();
     let job = FoldJob {
         layout: round.layout.clone(),
         contributions: contributions.iter().map(|(_, task, ..)| files.contribution(task)).collect(),
         model: experiment.model().map(|model| files.model(experiment.id(), model)),
         models: files.models(experiment.id()),
+        unmasking,
     };
     match fold(&job) {
         Ok((folded, small)) => (Event::Folded { round: round.number, attempt: round.attempt, folded }, small),
         Err(FoldError::Spoiled(index)) => {
             let (node, task, ..) = contributions[index];
+            // Its length was right when it came, and nothing else can be wrong with what is hidden.
+            if is_hidden {
+                return (Event::Lost { task: task.clone() }, None);
+            }
             (Event::Spoiled { node: node.clone(), task: task.clone() }, None)
         }
         Err(error @ FoldError::Io(_)) => (Event::Stalled { reason: error.to_string() }, None),
@@ -86,7 +99,7 @@ pub(crate) fn tidy(files: &Files, experiments: &[Experiment]) -> BTreeMap<Experi
     let mut wanted = BTreeSet::new();
     let mut lost: BTreeMap<ExperimentId, Vec<TaskId>> = BTreeMap::new();
     for experiment in experiments {
-        for seat in experiment.round().iter().flat_map(|round| round.seats.values()) {
+        for seat in experiment.round().iter().flat_map(|round| round.contribution_seats().values()) {
             match &seat.state {
                 SeatState::Contributed { digest, bytes, .. } => {
                     if is_whole(&files.contribution(&seat.task), *digest, *bytes) {

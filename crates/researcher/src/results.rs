@@ -150,6 +150,7 @@ fn round(experiment: &Experiment, record: &RoundRecord) -> Option<artifact::Roun
         pooled: record.metrics.iter().map(pooled).collect(),
         ended: record.ended,
         seconds: record.seconds,
+        hidden: record.hidden.clone(),
     })
 }
 
@@ -164,15 +165,18 @@ fn pooled(pooled: &Pooled) -> PooledMetric {
 }
 
 fn site_round(node: &NodeRecord) -> SiteRound {
+    if node.state == NodeProgress::Contributed && node.hidden.is_some() {
+        return SiteRound::Contributed;
+    }
     if node.state == NodeProgress::Contributed {
         return SiteRound::Reported(Report {
-            train_rows: node.train_rows,
-            test_rows: node.test_rows,
-            dropped_rows: node.dropped_rows,
+            train_rows: node.train_rows.unwrap_or(0),
+            test_rows: node.test_rows.unwrap_or(0),
+            dropped_rows: node.dropped_rows.unwrap_or(0),
             loss: node.loss,
             measured: node.measured.clone(),
             remarks: node.remarks.clone(),
-            work_ms: node.work_ms,
+            work_ms: node.work_ms.unwrap_or(0),
         });
     }
     let code = node.code.unwrap_or(match node.state {

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 use transport::blob::{CompleteFile, PartialFile};
 use transport::host::{EnrolRequest, Enrolled, Host, HostSession, Reception};
-use transport::identity::{Certificate, FederationCa, IdentityError, SigningRequest};
+use transport::identity::{Certificate, FederationCa, Fingerprint, IdentityError, SigningRequest};
 
 use crate::board::TaskPlace;
 use crate::desk::Desk;
@@ -227,7 +227,9 @@ impl Host for Service {
     }
 
     async fn connect(&self, node: &NodeId, hello: Hello) -> Result<HostSession, Refusal> {
-        let name = self.node(node).map_or(hello.name, |known| known.name);
+        let known = self.node(node);
+        let key = Fingerprint::from_bytes(known.as_ref().map_or([0; 32], |known| known.key_fingerprint));
+        let name = known.map_or(hello.name, |known| known.name);
         let (number, outbox) = self.desk.sessions.open(node, &name, self.desk.clock.now());
         let (inbox, said) = mpsc::channel(INBOX);
         let held = hello.held.into_iter().map(|held| held.task).collect();
@@ -237,7 +239,7 @@ impl Host for Service {
             tracing::info!(%node, name, software, "connected");
             desk.mail(Mail::Connected { node: node.clone(), name, held }).await;
             seen(&desk, &node, Some(software)).await;
-            listen(&desk, &node, said).await;
+            listen(&desk, &node, key, said).await;
             // A newer connection of the same node has taken over otherwise.
             if desk.sessions.close(&node, number) || !desk.sessions.is_open(&node) {
                 tracing::info!(%node, "disconnected");
@@ -316,7 +318,7 @@ async fn seen(desk: &Desk, node: &NodeId, software: Option<String>) {
 }
 
 /// Hands on what a node says until its connection is gone.
-async fn listen(desk: &Desk, node: &NodeId, mut said: mpsc::Receiver<NodeMessage>) {
+async fn listen(desk: &Desk, node: &NodeId, key: Fingerprint, mut said: mpsc::Receiver<NodeMessage>) {
     while let Some(message) = said.recv().await {
         let node = node.clone();
         match message {
@@ -324,11 +326,7 @@ async fn listen(desk: &Desk, node: &NodeId, mut said: mpsc::Receiver<NodeMessage
             NodeMessage::Progress { task, progress } => desk.board.progress(&node, &task, progress),
             NodeMessage::Refused { task, refusal } => desk.mail(Mail::Refused { node, task, refusal }).await,
             NodeMessage::OutOfRange { task, exponents } => desk.mail(Mail::OutOfRange { node, task, exponents }).await,
-            // Nothing is asked that is answered so: secure aggregation is not offered yet.
-            NodeMessage::Answered { task, .. } => {
-                let refusal = Refusal::new(RefusalCode::Malformed, "this task is answered by a contribution");
-                desk.mail(Mail::Refused { node, task, refusal }).await;
-            }
+            NodeMessage::Answered { task, answer } => desk.mail(Mail::Answered { node, task, answer, key }).await,
             NodeMessage::Found { request, datasets } => match desk.sessions.answered(&node, &request) {
                 Some(Asker::Experiment(experiment)) => desk.mail(Mail::Found { experiment, node, datasets }).await,
                 // Who has gone away does not want it any more.

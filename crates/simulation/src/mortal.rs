@@ -8,8 +8,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use protocol::{BlobRef, Hello, NodeId, Refusal, RefusalCode, TaskId, UploadHeader};
+use protocol::{BlobRef, Digest, Hello, NodeId, NodeMessage, Refusal, RefusalCode, TaskId, UploadHeader};
 use researcher::service::Service;
+use tokio::sync::mpsc;
 use transport::blob::CompleteFile;
 use transport::host::{EnrolRequest, Enrolled, Host, HostSession, Reception};
 
@@ -20,13 +21,15 @@ use crate::log::Log;
 #[derive(Clone)]
 pub(crate) struct Seen {
     uploads: Arc<Mutex<BTreeMap<TaskId, (NodeId, UploadHeader)>>>,
+    /// The answers to exchanges of secure aggregation.
+    answers: Arc<Mutex<BTreeMap<TaskId, (NodeId, Digest)>>>,
     violations: Arc<Mutex<Vec<String>>>,
     log: Log,
 }
 
 impl Seen {
     pub(crate) fn new(log: Log) -> Self {
-        Self { uploads: Arc::default(), violations: Arc::default(), log }
+        Self { uploads: Arc::default(), answers: Arc::default(), violations: Arc::default(), log }
     }
 
     /// The contributions that were brought, by task, and by whom.
@@ -47,6 +50,32 @@ impl Seen {
             let violation = format!("{} brought two contributions: {first:?}, then {header:?}", header.task);
             self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
         }
+    }
+
+    /// So are the messages of secure aggregation: another one for the same task could reveal what the first one hid.
+    fn message(&self, node: &NodeId, message: &NodeMessage) {
+        let NodeMessage::Answered { task, answer } = message else { return };
+        let digest = Digest::of(answer.as_bytes());
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = answers.entry(task.clone()).or_insert_with(|| (node.clone(), digest));
+        if *first != (node.clone(), digest) {
+            let violation = format!("{task} was answered in two ways: {first:?}, then {node} {digest}");
+            self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+        }
+    }
+
+    /// Listens to what a node says on its way to the researcher.
+    fn listen(&self, node: &NodeId, session: HostSession) -> HostSession {
+        let (inbox, mut said) = mpsc::channel(1);
+        let (seen, node, heard) = (self.clone(), node.clone(), session.inbox);
+        tokio::spawn(async move {
+            while let Some(message) = said.recv().await {
+                seen.message(&node, &message);
+                // If the researcher wants to hear no more, what the node still says goes on.
+                drop(heard.send(message).await);
+            }
+        });
+        HostSession { inbox, ..session }
     }
 }
 
@@ -95,7 +124,8 @@ impl Host for Mortal {
     }
 
     async fn connect(&self, node: &NodeId, hello: Hello) -> Result<HostSession, Refusal> {
-        self.live(self.service.connect(node, hello)).await
+        let session = self.live(self.service.connect(node, hello)).await?;
+        Ok(self.seen.listen(node, session))
     }
 
     async fn blob(&self, node: &NodeId, blob: BlobRef) -> Result<PathBuf, Refusal> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use component::audit::AuditLog;
 use protocol::{Digest, ExperimentId, Tensors};
-use researcher::command::{Ended, ExperimentState, NodeProgress, RoundKind, RoundRecord};
+use researcher::command::{Ended, ExperimentState, NodeProgress, NodeRecord, RoundKind, RoundRecord};
 use researcher::store::Store;
 use serde_json::{Value, json};
 
@@ -54,13 +54,13 @@ fn canonical(record: &RoundRecord) -> String {
         json!({
             "name": node.name, "state": node.state, "code": node.code, "train_rows": node.train_rows,
             "test_rows": node.test_rows, "dropped_rows": node.dropped_rows, "loss": node.loss, "measured": node.measured,
-            "remarks": node.remarks,
+            "remarks": node.remarks, "hidden": node.hidden,
         })
     });
     let round = json!({
         "round": record.round, "kind": record.kind, "training_round": record.training_round, "train_rows": record.train_rows,
         "loss": record.loss, "metrics": record.metrics, "confusion": record.confusion, "remarks": record.remarks,
-        "nodes": nodes.collect::<Vec<_>>(),
+        "nodes": nodes.collect::<Vec<_>>(), "hidden": record.hidden,
     });
     round.to_string()
 }
@@ -108,22 +108,45 @@ fn rounds(world: &World, records: &[RoundRecord]) -> Vec<String> {
             violations.push(format!("the record at {position} is of round {}", record.round));
         }
         let contributed = || record.nodes.iter().filter(|node| node.state == NodeProgress::Contributed);
-        let rows: u64 = contributed().map(|node| node.train_rows).sum();
-        // A validation sums no training rows.
-        if record.kind != RoundKind::Validation && rows != record.train_rows {
-            violations.push(format!("round {} sums {} rows, its nodes gave {rows}", record.round, record.train_rows));
-        }
-        for node in contributed().filter(|_| record.kind == RoundKind::Training) {
-            let site = world.template().sites.iter().find(|site| site.node == node.id);
-            if site.is_none_or(|site| site.rows != node.train_rows + node.test_rows) {
+        let rows: Option<u64> = contributed().map(|node| node.train_rows).sum();
+        if record.hidden.is_some() {
+            violations.extend(record.nodes.iter().filter_map(|node| shown(node, record.round)));
+            let survivors = record.hidden.as_ref().map(|hidden| hidden.survivors as usize);
+            if survivors != Some(contributed().count()) {
                 violations.push(format!(
-                    "{} gave {} + {} rows in round {}",
+                    "round {} has {survivors:?} survivors, {} gave",
+                    record.round,
+                    contributed().count()
+                ));
+            }
+        // A validation sums no training rows.
+        } else if record.kind != RoundKind::Validation && rows != Some(record.train_rows) {
+            violations.push(format!("round {} sums {} rows, its nodes gave {rows:?}", record.round, record.train_rows));
+        }
+        let is_training = |_: &&NodeRecord| record.kind == RoundKind::Training && record.hidden.is_none();
+        for node in contributed().filter(is_training) {
+            let site = world.template().sites.iter().find(|site| site.node == node.id);
+            if site
+                .is_none_or(|site| node.train_rows.zip(node.test_rows).map(|(train, test)| train + test) != Some(site.rows))
+            {
+                violations.push(format!(
+                    "{} gave {:?} + {:?} rows in round {}",
                     node.name, node.train_rows, node.test_rows, record.round
                 ));
             }
         }
     }
     violations
+}
+
+/// Whatever a record tells of one node's numbers in a hidden round.
+fn shown(node: &NodeRecord, round: u32) -> Option<String> {
+    let NodeRecord { name, train_rows, test_rows, dropped_rows, loss, measured, remarks, work_ms, .. } = node;
+    let is_hidden = [train_rows, test_rows, dropped_rows, work_ms].iter().all(|number| number.is_none())
+        && loss.is_none()
+        && measured.is_empty()
+        && remarks.is_empty();
+    (!is_hidden).then(|| format!("the researcher knows of {name} in the hidden round {round}: {node:?}"))
 }
 
 fn files_below(folder: &Path) -> Vec<String> {

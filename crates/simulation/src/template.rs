@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use component::folder::{ComponentFolder, Kind};
+use component::keystore::{KeyStore, Secret};
 use node::command::NewDataset;
 use node::handle::{NodeHandle, Surroundings, create_with};
 use protocol::{DataType, Digest, NodeId, ResearcherId};
@@ -152,6 +153,11 @@ impl Template {
         let rows = file.lines().skip(1).count() as u64;
         fs::write(&data, file).expect("a file can be written");
         let folder = ComponentFolder::open(&root, Kind::Node).expect("the folder was made");
+        // As an enrolment keeps it: named by the federation and the first 16 digits of the key's fingerprint.
+        let digits = certificate.key_fingerprint().to_string().replace(' ', "").to_lowercase();
+        let key_name = format!("{}.{}.key", self.researcher, &digits[..16]);
+        let key = Secret::new(identity.key_pem().expose().to_owned());
+        KeyStore::new(folder.keys()).write(&key_name, &key).expect("a key can be written");
         let clock = Arc::new(ManualClock::at(dawn()));
         let surroundings = Surroundings { clock, rng: StdRng::from_rng(rng), env: &|_| None, waits_for_disk: false };
         let handle = NodeHandle::open_in(&folder, surroundings).expect("the node can be opened");

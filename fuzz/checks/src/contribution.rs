@@ -21,6 +21,7 @@ pub fn check(bytes: &[u8]) {
         let job = |contributions| FoldJob {
             layout: layout.clone(),
             contributions,
+            unmasking: None,
             model: Some(model.clone()),
             models: folder.join("models"),
         };

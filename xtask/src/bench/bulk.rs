@@ -34,7 +34,7 @@ impl Model {
 
     /// A plan without any update.
     fn experiment(self, rounds: usize) -> String {
-        self.experiment_with("", rounds)
+        self.experiment_with("secagg = \"none\"", rounds)
     }
 
     /// As [`Self::experiment`], with one more line at the top.

@@ -14,6 +14,7 @@ fn experiment(rounds: usize) -> String {
         name = "small rounds"
         tags = ["synthetic"]
         rounds = {rounds}
+        secagg = "none"
         on_failure = "fail"
         [plan]
         target = "target"

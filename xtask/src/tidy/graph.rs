@@ -17,8 +17,8 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("analytics", &["protocol"]),
     ("learning", &["protocol"]),
     ("secagg", &[]),
-    ("node", &["protocol", "transport", "component", "data", "analytics", "learning"]),
-    ("researcher", &["protocol", "transport", "component", "analytics", "learning"]),
+    ("node", &["protocol", "transport", "component", "data", "analytics", "learning", "secagg"]),
+    ("researcher", &["protocol", "transport", "component", "analytics", "learning", "secagg"]),
     ("simulation", &["protocol", "transport", "component", "data", "analytics", "learning", "node", "researcher"]),
     (
         "fedbiomed",

@@ -37,9 +37,10 @@ fn create(component: ComponentKind, path: Option<PathBuf>, name: Option<&str>, e
     Ok(())
 }
 
-/// Names in a backup that make no sense elsewhere: sockets and the lock of a process.
+/// Names in a backup that make no sense elsewhere: sockets, the lock of a process, and the key to the secrets of sums under way, which
+/// must not be used by two.
 fn is_transient(path: &Path) -> bool {
-    path.ends_with("control.sock") || path.ends_with("var/lock")
+    path.ends_with("control.sock") || path.ends_with("var/lock") || path.ends_with("keys/secure-storage.key")
 }
 
 fn backup(path: &Path, output: &Path) -> Outcome {

@@ -12,7 +12,7 @@ use crate::cli::{
     ConfigCommand, DatasetAddArgs, DatasetCommand, EnrolmentCommand, Format, NodeArgs, NodeCommand, TasksCommand,
 };
 use crate::commands::shared::{done, unexpected};
-use crate::commands::{certificate, daemon, shared};
+use crate::commands::{certificate, daemon, peers, shared};
 use crate::error::{Failure, Outcome};
 use crate::live::Waiting;
 use crate::output::{print_record, print_rows};
@@ -39,6 +39,8 @@ pub(crate) async fn run(args: NodeArgs) -> Outcome {
         }
         NodeCommand::Dataset(command) => dataset(&folder, command, args.yes).await,
         NodeCommand::Tasks(command) => tasks(&folder, command).await,
+        NodeCommand::Peers(command) => peers::run(&folder, command).await,
+        NodeCommand::Results { experiment, format } => peers::results(&folder, experiment, format).await,
         NodeCommand::Pause => done(ask(&folder, Request::Pause).await?),
         NodeCommand::Resume => done(ask(&folder, Request::Resume).await?),
         NodeCommand::Audit(command) => shared::audit(&folder, &command),

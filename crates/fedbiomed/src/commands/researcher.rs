@@ -196,6 +196,9 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
                     print(format!("{remark}\n"));
                 }
             }
+            if let Some(warning) = &experiment.snapshot.warning {
+                print(format!("warning: {warning}\n"));
+            }
             if let Some(left_out @ 1..) = experiment.records.len().checked_sub(ROUNDS_SHOWN) {
                 print(format!("({left_out} earlier rounds are in --json)"));
             }
@@ -203,7 +206,7 @@ async fn experiments(folder: &ComponentFolder, command: ExperimentCommand) -> Ou
                 print(crate::live::round_line(record));
             }
             if let Some(ended) = &experiment.ended {
-                print(crate::live::summary(ended, experiment.records.len()));
+                print(crate::live::summary(ended, experiment.records.len(), experiment.snapshot.scheme));
                 if let Some(reason) = &ended.reason {
                     print(format!("  {reason}"));
                 }

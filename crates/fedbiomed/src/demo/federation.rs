@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use component::control::Connection;
 use component::folder::{ComponentFolder, Kind};
-use node::command::{NewDataset, TokenText};
+use node::command::{NewDataset, ResultRow, TokenText};
+use protocol::ExperimentId;
 use researcher::command::{NodeState, Reply, Request};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -74,6 +75,19 @@ impl Federation {
             }
         };
         tokio::time::timeout(PATIENCE, all).await.map_err(|_| Failure::new("not every node connected in time"))?
+    }
+
+    /// What each node keeps of its own part of an experiment, in the order of their admission.
+    pub(crate) async fn results(&self, experiment: &ExperimentId) -> Result<Vec<Vec<ResultRow>>, Failure> {
+        let mut results = Vec::new();
+        for folder in &self.nodes {
+            let request = node::command::Request::Results { experiment: Some(experiment.clone()) };
+            let node::command::Reply::Results { rows } = node::command::run(folder, request).await? else {
+                return Err(Failure::new("a node did not say what it measured"));
+            };
+            results.push(rows);
+        }
+        Ok(results)
     }
 
     async fn spawn(&mut self, role: &str, folder: &ComponentFolder, environment: &[(&str, &str)]) -> Outcome {

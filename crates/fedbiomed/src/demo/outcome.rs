@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use node::command::ResultRow;
 use protocol::{Measured, Metric, ValidatedOn};
-use researcher::command::{Ended, RoundRecord};
+use researcher::command::Ended;
 use serde::Serialize;
 
 use crate::demo::baseline::{Baseline, Scores};
@@ -75,20 +76,19 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Joins what the researcher recorded with what the demo trained apart. The federated scores are those that the nodes
-    /// measured on their own held-out rows with the final model.
+    /// measured on their own held-out rows with the final model, and kept: `results` has them in the order of the hospitals.
     pub(super) fn new(
         ended: &Ended,
-        records: &[RoundRecord],
+        results: &[Option<ResultRow>],
         baseline: &Baseline,
         artifacts: Artifacts,
         seconds: f64,
     ) -> Self {
-        let last = records.last();
-        let sites = HOSPITALS.iter().zip(&baseline.sites).map(|(hospital, site)| {
-            let node = last.and_then(|record| record.nodes.iter().find(|node| node.name == hospital.name));
-            let federated = node.map_or_else(
-                || Scores::missing("the node sent no validation"),
-                |node| Scores::from_measured(&node.measured, &node.remarks),
+        let sites = HOSPITALS.iter().zip(&baseline.sites).enumerate().map(|(place, (hospital, site))| {
+            let result = results.get(place).and_then(Option::as_ref);
+            let federated = result.map_or_else(
+                || Scores::missing("the node measured nothing"),
+                |result| Scores::from_measured(&result.measured, &result.remarks),
             );
             let shown = |scores: &Scores| scores.without_auc(site.no_auc.as_deref());
             Site {

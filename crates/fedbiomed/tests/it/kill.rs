@@ -17,7 +17,7 @@ const DAEMONS: [&str; 4] = ["researcher", NODES[0], NODES[1], NODES[2]];
 const ROUNDS: u32 = 50;
 
 /// Two trainings that have nothing in common but the rows. Rounds are long enough that a kill hits one, short enough for a test.
-fn experiment(precision: &str, optimizer: &str, seed: u32) -> String {
+fn experiment(secagg: &str, precision: &str, optimizer: &str, seed: u32) -> String {
     format!(
         r#"
 name = "Killed and started again"
@@ -26,6 +26,7 @@ rounds = {ROUNDS}
 min_nodes = 3
 on_failure = "retry"
 node_timeout = "10m"
+secagg = "{secagg}"
 
 [plan]
 model = "logistic"
@@ -79,15 +80,7 @@ impl Both {
 
     /// What the finished experiments' models hold.
     fn models(&self, world: &mut World) -> [Vec<u8>; 2] {
-        self.0.each_ref().map(|id| {
-            let mut shown = Value::Null;
-            world.eventually("the artefacts are written", |world| {
-                shown = world.json(&["researcher", "-p", &world.path("researcher"), "experiments", "show", id])[0].clone();
-                !shown["ended"].is_null()
-            });
-            assert_eq!(shown["state"], "finished", "{}", shown["ended"]["reason"]);
-            elements(shown["ended"]["model"].as_str().expect("a path"))
-        })
+        self.0.each_ref().map(|id| elements(world.finished(id)["ended"]["model"].as_str().expect("a path")))
     }
 }
 
@@ -130,16 +123,16 @@ fn disturbed(world: &mut World, files: &[String; 2], rng: &mut StdRng) -> [Vec<u
     both.models(world)
 }
 
-#[test]
-fn killed_nodes_and_researcher_end_with_the_same_bits_on_one_thread_and_on_two() {
+/// Runs both experiments undisturbed and disturbed, on each number of threads: the same bits each time.
+fn check(secagg: &str, threads: &[u8]) {
     let mut world = World::with_researcher();
     for name in NODES {
         world.admit(name, Path::new(&format!("{HEART}/{name}.csv")));
     }
-    let texts = [experiment("float32", "adam", 11), experiment("float64", "sgd", 12)];
+    let texts = [experiment(secagg, "float32", "adam", 11), experiment(secagg, "float64", "sgd", 12)];
     let files = [0, 1].map(|place| world.experiment(&format!("experiment-{place}.toml"), &texts[place]));
     let mut expected = None;
-    for threads in [1_u8, 2] {
+    for threads in threads {
         // On a node: how many trainings run at once, here one of each experiment. At the researcher: on how many threads it runs.
         let number = threads.to_string();
         world.set_environment(vec![("FBM_TRAINING_THREADS", number.clone()), ("TOKIO_WORKER_THREADS", number)]);
@@ -150,9 +143,19 @@ fn killed_nodes_and_researcher_end_with_the_same_bits_on_one_thread_and_on_two()
         world.connected(3);
         let models = undisturbed(&mut world, &files);
         let expected = expected.get_or_insert_with(|| models.clone());
-        assert_eq!(models, *expected, "undisturbed, {threads} threads");
-        let seed = 20_261_123 + u64::from(threads);
+        assert_eq!(models, *expected, "undisturbed, {secagg}, {threads} threads");
+        let seed = 20_261_123 + u64::from(*threads);
         let models = disturbed(&mut world, &files, &mut StdRng::seed_from_u64(seed));
-        assert_eq!(models, *expected, "killed, {threads} threads, seed {seed}");
+        assert_eq!(models, *expected, "killed, {secagg}, {threads} threads, seed {seed}");
     }
+}
+
+#[test]
+fn killed_nodes_and_researcher_end_with_the_same_bits_on_one_thread_and_on_two() {
+    check("none", &[1, 2]);
+}
+
+#[test]
+fn killed_nodes_and_researcher_end_with_the_same_bits_under_secure_aggregation() {
+    check("lom", &[2]);
 }

@@ -6,6 +6,7 @@ mod demo;
 mod exact;
 mod kill;
 mod refusals;
+mod secagg;
 mod sockets;
 mod tutorial;
 mod world;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Long enough for the slowest machine; nothing waits for it to pass.
@@ -158,6 +159,38 @@ impl World {
         let (_, mut child) = self.daemons.swap_remove(index);
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
+    }
+
+    /// Stops a daemon where it is; its connections stay open.
+    pub(crate) fn pause(&self, name: &str) {
+        self.signal(name, Signal::STOP);
+    }
+
+    /// Lets a daemon that was stopped go on.
+    pub(crate) fn resume(&self, name: &str) {
+        self.signal(name, Signal::CONT);
+    }
+
+    fn signal(&self, name: &str, signal: Signal) {
+        let (_, child) = self.daemons.iter().find(|(daemon, _)| daemon == name).expect("the daemon runs");
+        let process = child.id().try_into().ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(process, signal).expect("the process is there");
+    }
+
+    /// All about an experiment, as the researcher knows it.
+    pub(crate) fn shown(&self, id: &str) -> Value {
+        self.json(&["researcher", "-p", &self.path("researcher"), "experiments", "show", id])[0].clone()
+    }
+
+    /// Waits until an experiment is over and its artefacts are written, and returns all about it.
+    pub(crate) fn finished(&mut self, id: &str) -> Value {
+        let mut shown = Value::Null;
+        self.eventually("the experiment is over", |world| {
+            shown = world.shown(id);
+            !shown["ended"].is_null()
+        });
+        assert_eq!(shown["state"], "finished", "{}", shown["ended"]["reason"]);
+        shown
     }
 
     /// Asks again until it holds. The processes are real, so there is nothing to subscribe to; a failure shows the logs.

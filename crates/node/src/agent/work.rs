@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::{BlobRef, Refusal, RefusalCode, Tensors, UploadHeader};
+use protocol::{BlobRef, Refusal, RefusalCode, Tensors, UploadHeader, Work};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use transport::blob::PartialBlob;
@@ -16,6 +16,7 @@ use crate::disclosure::{Cleared, Disclosure, release};
 use crate::executor::{Observer, WorkError, execute};
 use crate::handle::NodeHandle;
 use crate::policy::Permit;
+use crate::secure::{self, DeskError};
 use crate::workshop::Workshop;
 
 /// How often a task may be started without coming to anything before the node gives it up: perhaps it is what ended the node.
@@ -137,6 +138,18 @@ async fn work<L: Link>(
             Ok(_) => {}
             Err(error) => return WorkEnd::Decided(Disclosure::Hindered(std::io::Error::other(error))),
         }
+        if matches!(permit.task().work, Work::Secure { .. }) {
+            let end = secure::answer(&node, &permit).map_or_else(WorkEnd::from, |answer| {
+                permit.into_reservation().commit();
+                WorkEnd::Decided(Disclosure::Answered(answer))
+            });
+            return end;
+        }
+        // Before the work: who cannot hide its contribution need not compute it.
+        let masks = match secure::masks(&node, &permit) {
+            Ok(masks) => masks,
+            Err(error) => return error.into(),
+        };
         let result = execute(&node, workshop.tables(), &permit, model, observer);
         if matches!(result, Err(WorkError::Cancelled | WorkError::Hindered(_)))
             && let Err(error) = node.store().forgive_starts(&researcher, &id)
@@ -147,13 +160,27 @@ async fn work<L: Link>(
             return WorkEnd::Cancelled;
         }
         match result {
-            Ok(outcome) => WorkEnd::Decided(release(&node, permit, &outcome)),
-            Err(WorkError::Refused(refusal)) => WorkEnd::Refused(refusal),
+            Ok(outcome) => WorkEnd::Decided(release(&node, permit, &outcome, masks.as_ref())),
+            Err(WorkError::Refused(refusal)) => {
+                if let Some(Err(error)) = masks.map(|masks| secure::give_back(&node, &permit, &masks)) {
+                    tracing::warn!(?error, "the masks of refused work serve no other one");
+                }
+                WorkEnd::Refused(refusal)
+            }
             Err(WorkError::Cancelled) => WorkEnd::Cancelled,
             Err(WorkError::Hindered(error)) => WorkEnd::Decided(Disclosure::Hindered(error)),
         }
     });
     end.await.unwrap_or_else(WorkEnd::Refused)
+}
+
+impl From<DeskError> for WorkEnd {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Refused(refusal) => Self::Refused(refusal),
+            DeskError::Hindered(error) => Self::Decided(Disclosure::Hindered(error)),
+        }
+    }
 }
 
 /// Whether a refused transfer will be refused again. Otherwise the researcher is in trouble, or the whole connection is.

@@ -16,9 +16,9 @@ impl ClearedMessage {
     }
 }
 
-/// Says how far a task is. A loss that is not a finite number stays here.
-pub(crate) fn progress(task: TaskId, progress: Progress) -> ClearedMessage {
-    let loss = progress.loss.filter(|loss| loss.is_finite());
+/// Says how far a task is. A loss that is not a finite number stays here, and any loss where the sum of losses is hidden.
+pub(crate) fn progress(task: TaskId, progress: Progress, is_hidden: bool) -> ClearedMessage {
+    let loss = progress.loss.filter(|loss| loss.is_finite() && !is_hidden);
     ClearedMessage(NodeMessage::Progress { task, progress: Progress { loss, ..progress } })
 }
 
@@ -65,10 +65,15 @@ mod tests {
     #[test]
     fn progress_leaves_with_finite_numbers_only() {
         let task = TaskId::random(&mut StdRng::seed_from_u64(1));
-        let said = |loss| match progress(task.clone(), Progress { done: 3, total: 9, loss }).into_message() {
+        let said = |loss| match progress(task.clone(), Progress { done: 3, total: 9, loss }, false).into_message() {
             NodeMessage::Progress { progress, .. } => progress,
             other => panic!("{other:?}"),
         };
+        let hidden = progress(task.clone(), Progress { done: 3, total: 9, loss: Some(0.5) }, true).into_message();
+        assert_eq!(
+            hidden,
+            NodeMessage::Progress { task: task.clone(), progress: Progress { done: 3, total: 9, loss: None } }
+        );
         assert_eq!(said(Some(0.5)), Progress { done: 3, total: 9, loss: Some(0.5) });
         for loss in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(said(Some(loss)), Progress { done: 3, total: 9, loss: None });

@@ -108,7 +108,11 @@ impl Job<'_> {
         let (global, standardisation) = read_model(plan, model)?;
         let ready = self.ready(plan, dataset, tables, standardisation)?;
         let used = self.check_training_rows(plan, &ready.train)?;
-        let layout = training_layout(plan, ready.names.len(), None).map_err(plan_invalid)?;
+        let mut layout = training_layout(plan, ready.names.len(), None).map_err(plan_invalid)?;
+        if self.permit.task().masking.is_some() {
+            // After the vectors that are clipped: how many of their elements were.
+            layout.push(VectorSpec::clipped());
+        }
         check_layout(&self.permit.task().layout, &layout).map_err(plan_invalid)?;
         let validates = plan.holds_out_rows() && self.may_measure(&ready.test);
         let mut report = self.new_report(&ready);
@@ -145,7 +149,9 @@ impl Job<'_> {
                 }
                 Purpose::ValidationGlobal => Values::Reals(sums[0].next().unwrap_or_default()),
                 Purpose::ValidationLocal => Values::Reals(sums[1].next().unwrap_or_default()),
-                Purpose::Statistic | Purpose::Clipped => return Err(plan_invalid("a training has no such vector")),
+                // Counted while the model's vectors are encoded.
+                Purpose::Clipped => Values::Reals(vec![0.0]),
+                Purpose::Statistic => return Err(plan_invalid("a training has no such vector")),
             };
             vectors.push(computed(spec, values));
         }

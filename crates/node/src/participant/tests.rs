@@ -10,7 +10,7 @@ fn task() -> TaskId {
 }
 
 fn held() -> Held {
-    Held { digest: Digest::of(b"contribution"), bytes: 12, report: Report::default() }
+    Held { digest: Digest::of(b"contribution"), bytes: 12, report: Some(Report::default()) }
 }
 
 fn refusal(code: RefusalCode) -> Refusal {

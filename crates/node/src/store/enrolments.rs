@@ -85,7 +85,9 @@ impl Store {
         self.write(Durability::Durable, |connection| {
             let id = [researcher.as_str()];
             connection.execute("DELETE FROM task WHERE researcher = ?1", id)?;
-            connection.execute("DELETE FROM experiment_state WHERE researcher = ?1", id)?;
+            for table in ["experiment_state", "secure_state", "peer", "own_result"] {
+                connection.execute(&format!("DELETE FROM {table} WHERE researcher = ?1"), id)?;
+            }
             Ok(connection.execute("DELETE FROM enrolment WHERE researcher = ?1", id)? == 1)
         })
     }

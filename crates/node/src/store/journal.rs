@@ -1,6 +1,6 @@
 //! The journal of tasks: what was accepted, where it stands, and what it gave.
 
-use protocol::{Plan, ResearcherId, StatisticPlan, Task, TaskId, Timestamp, Work};
+use protocol::{Plan, ResearcherId, SecureMessage, StatisticPlan, Task, TaskId, Timestamp, Work};
 use rusqlite::{OptionalExtension, Row};
 
 use super::{Durability, Store, StoreError, converted, from_json, millis, timestamp, to_json, unsigned};
@@ -51,10 +51,13 @@ fn is_over(state: &State) -> bool {
 fn emptied(task: Task) -> Task {
     let work = match task.work {
         Work::SquaredDifferences { .. } => Work::SquaredDifferences { means: Vec::new() },
+        Work::Secure { step, .. } => {
+            Work::Secure { step, message: SecureMessage::new(Vec::new()).expect("nothing is short enough") }
+        }
         work => work,
     };
     let plan = Plan::Statistic(StatisticPlan::Moments { columns: vec!["forgotten".to_owned()] });
-    Task { plan, work, model: None, layout: Vec::new(), ..task }
+    Task { plan, work, model: None, layout: Vec::new(), masking: None, ..task }
 }
 
 impl Store {

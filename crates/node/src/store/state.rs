@@ -41,13 +41,20 @@ impl Store {
         })
     }
 
-    /// Forgets the state of experiments none of whose tasks was touched since `before`.
+    /// Forgets the state, the secrets and the own numbers of experiments none of whose tasks was touched since `before`.
     pub fn forget_experiments(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.write(Durability::Lazy, |connection| {
-            let sql = "DELETE FROM experiment_state WHERE updated < ?1 AND NOT EXISTS (
-                           SELECT 1 FROM task WHERE task.researcher = experiment_state.researcher
-                           AND task.experiment = experiment_state.experiment AND (is_open = 1 OR task.updated >= ?1))";
-            Ok(connection.execute(sql, [millis(before)])?)
+            let mut forgotten = 0;
+            for (table, touched) in [("experiment_state", "updated"), ("secure_state", "updated"), ("own_result", "created")]
+            {
+                let sql = format!(
+                    "DELETE FROM {table} WHERE {touched} < ?1 AND NOT EXISTS (
+                         SELECT 1 FROM task WHERE task.researcher = {table}.researcher
+                         AND task.experiment = {table}.experiment AND (is_open = 1 OR task.updated >= ?1))"
+                );
+                forgotten += connection.execute(&sql, [millis(before)])?;
+            }
+            Ok(forgotten)
         })
     }
 }

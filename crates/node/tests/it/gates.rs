@@ -1,7 +1,10 @@
 //! What the policy refuses, and that its sentences say nothing of paths and values.
 
 use node::policy::Policy;
-use protocol::{DatasetId, Plan, RefusalCode, StatisticPlan, Task, Work};
+use protocol::{
+    DatasetId, Encoding, Masking, Plan, Purpose, RefusalCode, Scheme, SecureMessage, SecureStep, StatisticPlan, Task, Width,
+    Work,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -98,6 +101,96 @@ fn work_that_does_not_belong_to_the_plan_is_refused() {
     assert_eq!(check(&[], with_model, true), Some(RefusalCode::PlanInvalid), "a statistic has no model to wait for");
     let without = |task: &mut Task| (task.plan, task.work, task.model) = (statistic.clone(), Work::Sums, None);
     assert_eq!(check(&[], without, true), None);
+}
+
+const MODE: &str = "FBM_SECURITY_SECURE_AGGREGATION";
+
+/// Hides what a task gives.
+fn masked(task: &mut Task) {
+    let ranges = task.layout.iter().filter(|spec| spec.purpose == Purpose::Model).map(|spec| (spec.name.clone(), 3.0));
+    let message = SecureMessage::new(Vec::new()).unwrap();
+    task.masking = Some(Masking { scheme: Scheme::Lom, message, clipping: ranges.collect() });
+}
+
+fn exchange(task: &mut Task) {
+    (task.work, task.key.phase) =
+        (Work::Secure { step: SecureStep::Attest, message: SecureMessage::new(Vec::new()).unwrap() }, 3);
+    (task.model, task.layout) = (None, Vec::new());
+}
+
+fn statistic(task: &mut Task) {
+    let plan = Plan::Statistic(StatisticPlan::Moments { columns: vec!["age".into()] });
+    (task.plan, task.work, task.model) = (plan, Work::Sums, None);
+}
+
+#[test]
+fn a_hospital_that_does_not_hide_sums_refuses_all_that_belongs_to_it() {
+    let not_allowed = Some(RefusalCode::SecureAggregationNotAllowed);
+    let off = [(MODE, "off")];
+    assert_eq!(check(&off, |_| {}, true), None);
+    assert_eq!(check(&off, masked, true), not_allowed);
+    assert_eq!(check(&off, exchange, true), not_allowed);
+    assert_eq!(check(&[], masked, true), None);
+    assert_eq!(check(&[], exchange, true), None);
+    let other_scheme = |task: &mut Task| {
+        masked(task);
+        task.masking.as_mut().unwrap().scheme = Scheme::JoyeLibert;
+    };
+    assert_eq!(check(&[], other_scheme, true), not_allowed, "it cannot be done here yet");
+}
+
+#[test]
+fn a_hospital_that_requires_hidden_sums_requires_them_of_all_work() {
+    let required = [(MODE, "required")];
+    let refused = Some(RefusalCode::SecureAggregationRequired);
+    assert_eq!(check(&required, |_| {}, true), refused);
+    assert_eq!(check(&required, |task| task.work = Work::Validate, true), refused);
+    assert_eq!(check(&required, statistic, true), refused);
+    let squares = |task: &mut Task| {
+        statistic(task);
+        task.work = Work::SquaredDifferences { means: vec![50.0] };
+    };
+    assert_eq!(check(&required, squares, true), refused);
+    assert_eq!(check(&required, masked, true), None);
+    assert_eq!(check(&required, exchange, true), None);
+}
+
+#[test]
+fn a_hidden_contribution_has_a_range_for_each_vector_of_the_model_and_an_exchange_has_nothing_else() {
+    let invalid = Some(RefusalCode::PlanInvalid);
+    for range in [None, Some(0.0), Some(f64::NAN), Some(f64::INFINITY)] {
+        let change = |task: &mut Task| {
+            masked(task);
+            for spec in task.layout.iter_mut().filter(|spec| spec.purpose == Purpose::Model) {
+                spec.encoding = Encoding { width: Width::Bits32, exponent: 20 };
+            }
+            let clipping = &mut task.masking.as_mut().unwrap().clipping;
+            clipping.remove("weight");
+            clipping.extend(range.map(|range| ("weight".to_owned(), range)));
+        };
+        // JSON, which is what is signed, has no number that is not finite.
+        assert_eq!(check(&[], change, true), invalid, "{range:?}");
+    }
+    let with = |change: fn(&mut Task)| {
+        move |task: &mut Task| {
+            let (model, layout) = (task.model, task.layout.clone());
+            exchange(task);
+            change(task);
+            if task.key.round == 7 {
+                task.model = model;
+            } else if task.key.round == 8 {
+                task.layout = layout;
+            }
+        }
+    };
+    assert_eq!(check(&[], with(|task| task.key.phase = 0), true), invalid);
+    assert_eq!(check(&[], with(|task| task.key.round = 7), true), invalid, "no model");
+    assert_eq!(check(&[], with(|task| task.key.round = 8), true), invalid, "no layout");
+    let phased = |task: &mut Task| {
+        masked(task);
+        task.key.phase = 1;
+    };
+    assert_eq!(check(&[], phased, true), invalid);
 }
 
 #[test]

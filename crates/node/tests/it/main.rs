@@ -8,6 +8,7 @@ mod datasets;
 mod federation;
 mod gates;
 mod rounds;
+mod secure;
 mod storage;
 mod turns;
 mod world;

@@ -115,7 +115,7 @@ fn a_clock_that_is_set_far_forward_ends_no_open_task() {
     store.add_task(&NewTask { researcher: &world.researcher, task: &task, signature: &[] }, &participant).unwrap();
     participant.apply(Event::Admitted, start, &mut rng);
     participant.apply(Event::TurnCame, start, &mut rng);
-    let held = Held { digest: Digest::of(b"given"), bytes: 5, report: Report::default() };
+    let held = Held { digest: Digest::of(b"given"), bytes: 5, report: Some(Report::default()) };
     participant.apply(Event::Computed(held.clone()), start, &mut rng);
     store.update_task(&world.researcher, &participant, Some(b"given"), Durability::Durable).unwrap();
     store.save_experiment_state(&world.researcher, &world.experiment, "data", b"digest", start).unwrap();

@@ -1,5 +1,6 @@
 //! A node in a temporary folder, and a researcher played by the test.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use component::blocking::Blocking;
 use component::folder::{ComponentFolder, Kind};
+use component::keystore::{KeyStore, Secret};
 use learning::{initial, parameters, training_layout, validation_layout};
 use node::agent::{Agent, AgentHandle};
 use node::command::NewDataset;
@@ -41,15 +43,31 @@ pub(crate) struct World {
     node: NodeId,
     task_key: SecretKey,
     rng: StdRng,
+    /// Seeds the node's generator; another one at each opening if `is_one_of_many`.
+    seed: Cell<u64>,
+    is_one_of_many: bool,
     pub(crate) env: Vec<(String, String)>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// One of several nodes of one federation, each with its own id and chance.
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self::with(Some(number))
+    }
+
+    fn with(number: Option<u64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("hospital-north");
         let mut rng = StdRng::seed_from_u64(11);
-        let node = create_with(&root, "North", &mut rng).unwrap();
+        let node = match number {
+            Some(number) => create_with(&root, "North", &mut StdRng::seed_from_u64(number)),
+            None => create_with(&root, "North", &mut rng),
+        };
+        let node = node.unwrap();
         let now = Timestamp::from_millis(1_700_000_000_000);
         let researcher = ResearcherId::random(&mut rng);
         Self {
@@ -62,6 +80,8 @@ impl World {
             node,
             task_key: SecretKey::generate(),
             rng,
+            seed: Cell::new(number.map_or(5, |number| 1_000 * number)),
+            is_one_of_many: number.is_some(),
             env: Vec::new(),
         }
     }
@@ -69,8 +89,9 @@ impl World {
     /// Opens the node, as a daemon that starts does.
     pub(crate) fn node(&self) -> Arc<NodeHandle> {
         let env = |name: &str| self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let surroundings =
-            Surroundings { clock: self.clock.clone(), rng: StdRng::seed_from_u64(5), env: &env, waits_for_disk: false };
+        let rng = StdRng::seed_from_u64(self.seed.get());
+        self.seed.set(self.seed.get() + u64::from(self.is_one_of_many));
+        let surroundings = Surroundings { clock: self.clock.clone(), rng, env: &env, waits_for_disk: false };
         Arc::new(NodeHandle::open_in(&self.folder, surroundings).unwrap())
     }
 
@@ -90,6 +111,10 @@ impl World {
             enrolled: node.now(),
         };
         node.store().save_enrolment(&enrolment).unwrap();
+        let digits = enrolment.certificate.key_fingerprint().to_string().replace(' ', "").to_lowercase();
+        let name = format!("{}.{}.key", self.researcher, &digits[..16]);
+        let key = Secret::new(identity.key_pem().expose().to_owned());
+        KeyStore::new(self.folder.keys()).write(&name, &key).unwrap();
         enrolment
     }
 

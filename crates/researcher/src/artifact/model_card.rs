@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Digest, Measured, Metric, NodeId, RowCount, Timestamp, TrainingPlan, ValidatedOn};
+use protocol::{Digest, Measured, Metric, NodeId, RowCount, Scheme, Timestamp, TrainingPlan, ValidatedOn};
 use serde::{Deserialize, Serialize};
 
 use super::{PooledMetric, Record, SiteRound, Standardised};
@@ -55,6 +55,8 @@ struct Card<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<&'a TrainingPlan>,
     sites: Vec<Site<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secure_aggregation: Option<SecureAggregation>,
     metrics: Metrics<'a>,
     #[serde(skip_serializing_if = "is_default")]
     intended_use: IntendedUse,
@@ -114,6 +116,20 @@ struct Site<'a> {
     rows: RowCount,
 }
 
+/// How the sites' values were hidden from the researcher while the model was made.
+#[derive(Serialize)]
+struct SecureAggregation {
+    scheme: Scheme,
+    /// Rounds of training and validation whose sums were hidden.
+    rounds: usize,
+    /// The least over these rounds.
+    threshold: u32,
+    survivors: u32,
+    /// Elements of model differences that were moved to the edge of their range, over all rounds and sites.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clipped: Option<u64>,
+}
+
 #[derive(Serialize)]
 struct Metrics<'a> {
     /// Rounds of training behind the model that was measured; absent if it never was.
@@ -157,6 +173,7 @@ pub fn model_card(record: &Record, file: &ModelFile, date: Timestamp) -> String 
         model: model(record, file),
         plan: record.training(),
         sites: record.sites.iter().map(|site| Site { node: &site.node, name: &site.name, rows: site.rows }).collect(),
+        secure_aggregation: secure_aggregation(record),
         metrics: metrics(record),
         intended_use: trimmed(&facts.intended_use),
     };
@@ -178,6 +195,18 @@ fn model<'a>(record: &'a Record, file: &'a ModelFile) -> Model<'a> {
         standardisation: (!standardised.is_empty())
             .then_some(Standardisation { formula: "(value - mean) / deviation", features: standardised }),
     }
+}
+
+fn secure_aggregation(record: &Record) -> Option<SecureAggregation> {
+    let hidden = || record.rounds.iter().filter_map(|round| round.hidden.as_ref());
+    Some(SecureAggregation {
+        scheme: hidden().next()?.scheme,
+        rounds: hidden().count(),
+        threshold: hidden().map(|hidden| hidden.threshold).min()?,
+        // A validation that too few revealed sums nobody.
+        survivors: hidden().map(|hidden| hidden.survivors).filter(|survivors| *survivors > 0).min()?,
+        clipped: hidden().filter_map(|hidden| hidden.clipped).reduce(u64::saturating_add),
+    })
 }
 
 /// The last validation of the aggregate. Numbers that are not finite are left out: JSON has none.
@@ -222,6 +251,7 @@ mod tests {
 
     use super::super::sample;
     use super::*;
+    use crate::command::Hidden;
 
     fn card(record: &Record) -> Value {
         let file = ModelFile {
@@ -269,6 +299,18 @@ mod tests {
 
         record.experiment.intended_use.purpose = " Research only. ".to_owned();
         assert_eq!(card(&record)["intended_use"], json!({"purpose": "Research only."}));
+    }
+
+    #[test]
+    fn the_card_says_how_values_were_hidden() {
+        let mut record = sample::record(4, 2);
+        assert!(card(&record).get("secure_aggregation").is_none());
+        for (round, survivors) in record.rounds.iter_mut().zip([4, 3, 0]) {
+            let scheme = Scheme::Lom;
+            round.hidden = Some(Hidden { scheme, parties: 4, threshold: 3, colluders: 1, survivors, clipped: Some(2) });
+        }
+        let expected = json!({"scheme": "lom", "rounds": 3, "threshold": 3, "survivors": 3, "clipped": 6});
+        assert_eq!(card(&record)["secure_aggregation"], expected);
     }
 
     #[test]

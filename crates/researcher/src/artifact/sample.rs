@@ -31,6 +31,7 @@ fn spec(rounds: u32) -> ExperimentSpec {
         plan: Plan::Training(plan.unwrap()),
         rounds,
         patience: Patience::default(),
+        secure: protocol::SecureSpec::NONE,
     };
     ExperimentSpec::new(raw).unwrap()
 }
@@ -79,6 +80,7 @@ pub(crate) fn record(sites: usize, rounds: u32) -> Record {
             pooled: pooled.to_vec(),
             ended: Timestamp::from_millis(1_764_000_000_000 + u64::from(round) * 120),
             seconds: 0.12,
+            hidden: None,
         }
     };
     Record {

@@ -41,6 +41,7 @@ fn spec(precision: Precision) -> ExperimentSpec {
         plan: Plan::Training(plan.unwrap()),
         rounds: 2,
         patience: Patience { on_failure: OnFailure::Retry, min_nodes: 3, ..Patience::default() },
+        secure: protocol::SecureSpec::NONE,
     })
     .unwrap()
 }

@@ -2,10 +2,10 @@
 
 use protocol::{NodeId, Plan, Progress, Purpose, RefusalCode, Report, TaskId, Timestamp, Vector, Work};
 
-use super::round::{Round, Seat, SeatState};
+use super::round::{Phase, Round, Seat, SeatState};
 use super::{Dropped, Experiment, Stage};
 use crate::command::{
-    ExperimentRow, ExperimentState, NodeProgress, NodeRecord, NodeSnapshot, RoundKind, RoundRecord, Snapshot,
+    ExperimentRow, ExperimentState, HIDDEN, Hidden, NodeProgress, NodeRecord, NodeSnapshot, RoundKind, RoundRecord, Snapshot,
 };
 use crate::computation;
 
@@ -39,7 +39,7 @@ fn kind(work: &Work) -> RoundKind {
 
 fn seat_progress(state: &SeatState) -> NodeProgress {
     match state {
-        SeatState::Open => NodeProgress::Waiting,
+        SeatState::Open | SeatState::Answered => NodeProgress::Waiting,
         SeatState::Contributed { .. } => NodeProgress::Contributed,
         SeatState::OutOfRange { .. } => NodeProgress::OutOfRange,
         SeatState::Refused { refusal } => match refusal.code {
@@ -96,11 +96,12 @@ impl Experiment {
     }
 
     /// Exchanges in all.
-    fn rounds(&self) -> u32 {
+    pub(super) fn rounds(&self) -> u32 {
         match self.spec.plan() {
             Plan::Statistic(_) => 2,
             Plan::Training(plan) => {
-                2 * u32::from(plan.standardise()) + self.spec.rounds() + u32::from(self.validates_last())
+                let passes = if plan.standardise() { 2 } else { u32::from(self.counts_rows()) };
+                passes + self.spec.rounds() + u32::from(self.validates_last())
             }
         }
     }
@@ -122,6 +123,8 @@ impl Experiment {
     pub(super) fn record(&self, round: &Round, sums: &[Vector], now: Timestamp) -> RoundRecord {
         let measures = computation::measure(self.spec.plan(), sums);
         let rows = total(sums, Purpose::Weight).or_else(|| computation::counted(sums));
+        let mut remarks = measures.remarks;
+        remarks.extend(self.warning().filter(|_| round.number == 0));
         let loss = total(sums, Purpose::Loss).zip(rows).filter(|(_, rows)| *rows > 0.0).map(|(loss, rows)| loss / rows);
         RoundRecord {
             experiment_id: self.id.clone(),
@@ -141,9 +144,31 @@ impl Experiment {
             loss,
             metrics: measures.metrics,
             confusion: measures.confusion,
-            remarks: measures.remarks,
-            nodes: round.seats.iter().map(|(node, seat)| self.node_record(node, seat)).collect(),
+            remarks,
+            nodes: round.contribution_seats().iter().map(|(node, seat)| self.node_record(node, seat)).collect(),
+            hidden: self.hidden(round, sums),
         }
+    }
+
+    /// How the open round's sum was hidden.
+    fn hidden(&self, round: &Round, sums: &[Vector]) -> Option<Hidden> {
+        let secure = self.secure.as_ref()?;
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let numbers = secure.numbers();
+        Some(Hidden {
+            scheme: secure.scheme(),
+            parties: numbers.map_or(0, |spec| count(spec.parties.len())),
+            threshold: numbers.map_or(0, |spec| spec.threshold),
+            colluders: numbers.map_or(0, |spec| spec.colluders),
+            // A validation that was not revealed sums nobody.
+            survivors: if sums.is_empty() { 0 } else { count(round.contributions().count()) },
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count; `as` from a float saturates"
+            )]
+            clipped: total(sums, Purpose::Clipped).map(|clipped| clipped as u64),
+        })
     }
 
     fn node_record(&self, node: &NodeId, seat: &Seat) -> NodeRecord {
@@ -151,6 +176,8 @@ impl Experiment {
             SeatState::Contributed { report: Some(report), .. } => report.clone(),
             _ => Report::default(),
         };
+        let is_hidden = self.secure.is_some();
+        let shown = |rows: u64| (!is_hidden).then_some(rows);
         let code = if let SeatState::Refused { refusal } = &seat.state { Some(refusal.code) } else { None };
         NodeRecord {
             id: node.clone(),
@@ -158,13 +185,14 @@ impl Experiment {
             state: seat_progress(&seat.state),
             code,
             reason: seat_reason(&seat.state),
-            train_rows: report.train_rows,
-            test_rows: report.test_rows,
-            dropped_rows: report.dropped_rows,
+            train_rows: shown(report.train_rows),
+            test_rows: shown(report.test_rows),
+            dropped_rows: shown(report.dropped_rows),
             loss: report.loss,
             measured: report.measured,
             remarks: report.remarks,
-            work_ms: report.work_ms,
+            work_ms: shown(report.work_ms),
+            hidden: is_hidden.then(|| HIDDEN.to_owned()),
         }
     }
 
@@ -195,6 +223,12 @@ impl Experiment {
             round_started,
             nodes: self.node_snapshots(live),
             remark: self.remark(),
+            scheme: self.scheme(),
+            step: round.and_then(|round| match round.phase {
+                Phase::Secure(step) => Some(step),
+                Phase::Contribute => None,
+            }),
+            warning: self.warning(),
         }
     }
 
@@ -220,10 +254,16 @@ impl Experiment {
                 snapshot.task = Some(seat.task.clone());
                 snapshot.state = seat_progress(&seat.state);
                 snapshot.reason = seat_reason(&seat.state);
+                if seat.state == SeatState::Answered || seat.state == SeatState::Open {
+                    // It has contributed, and is asked about the sum.
+                    let contributed = self.round().and_then(|round| round.contributed.get(node));
+                    snapshot.state = contributed.map_or(snapshot.state, |seat| seat_progress(&seat.state));
+                }
                 if let Some(progress) = live.progress {
                     (snapshot.done, snapshot.total, snapshot.loss) = (progress.done, progress.total, progress.loss);
                 }
-                if seat.state == SeatState::Open && live.is_accepted {
+                snapshot.loss = snapshot.loss.filter(|_| self.secure.is_none());
+                if seat.state == SeatState::Open && live.is_accepted && snapshot.state == NodeProgress::Waiting {
                     snapshot.state = live.state();
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Digest, NodeId, Plan, Refusal, Report, TaskId, Timestamp, VectorSpec, Work};
+use protocol::{Digest, NodeId, Plan, Refusal, Report, SecureStep, TaskId, Timestamp, VectorSpec, Work};
 use serde::{Deserialize, Serialize};
 
 /// What became of a node's task. `Open` leads to any other; `Contributed` back to `Open` only if its file was lost with the
@@ -20,6 +20,8 @@ pub enum SeatState {
     OutOfRange {
         exponents: Vec<i16>,
     },
+    /// It has answered an exchange of secure aggregation.
+    Answered,
     Refused {
         refusal: Refusal,
     },
@@ -41,6 +43,36 @@ pub struct Seat {
     pub state: SeatState,
 }
 
+/// What nodes are asked in a round, one phase after the other. A plain round has one phase; one whose sum is hidden goes
+///
+/// ```text
+/// [Agree] ▶ [Prepare] ▶ Contribute ▶ Attest ▶ Reveal
+/// ```
+///
+/// where Agree is for nodes that have not agreed in this experiment, and Prepare is for what the last Reveal did not prepare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The round's own work.
+    #[default]
+    Contribute,
+    /// An exchange around the hidden sum.
+    Secure(SecureStep),
+}
+
+impl Phase {
+    /// Its number in a task's key.
+    pub(super) fn number(self) -> u16 {
+        match self {
+            Self::Contribute => 0,
+            Self::Secure(SecureStep::Agree) => 1,
+            Self::Secure(SecureStep::Prepare) => 2,
+            Self::Secure(SecureStep::Attest) => 3,
+            Self::Secure(SecureStep::Reveal) => 4,
+        }
+    }
+}
+
 /// An open round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +86,13 @@ pub struct Round {
     pub started: Timestamp,
     /// When it closes without the nodes that are late.
     pub deadline: Option<Timestamp>,
+    #[serde(default)]
+    pub phase: Phase,
+    /// The seats of the phase.
     pub seats: BTreeMap<NodeId, Seat>,
+    /// In the phases after Contribute: the seats of that one, with the contributions.
+    #[serde(default)]
+    pub contributed: BTreeMap<NodeId, Seat>,
 }
 
 /// How many seats are in which state.
@@ -63,12 +101,13 @@ pub(super) struct Tally {
     pub open: usize,
     pub contributed: usize,
     pub out_of_range: usize,
+    pub answered: usize,
 }
 
 impl Tally {
     /// Nodes that can still be part of the aggregate, perhaps after a repetition.
     pub(super) fn possible(self) -> usize {
-        self.open + self.contributed + self.out_of_range
+        self.open + self.contributed + self.out_of_range + self.answered
     }
 }
 
@@ -80,10 +119,19 @@ impl Round {
                 SeatState::Open => tally.open += 1,
                 SeatState::Contributed { .. } => tally.contributed += 1,
                 SeatState::OutOfRange { .. } => tally.out_of_range += 1,
+                SeatState::Answered => tally.answered += 1,
                 SeatState::Refused { .. } | SeatState::Late | SeatState::Dropped { .. } => {}
             }
         }
         tally
+    }
+
+    /// Whether a node has fallen out of this round: it refused, was late or was dropped.
+    pub(super) fn is_out(&self, node: &NodeId) -> bool {
+        let seat = self.seats.get(node);
+        seat.is_some_and(|seat| {
+            matches!(seat.state, SeatState::Refused { .. } | SeatState::Late | SeatState::Dropped { .. })
+        })
     }
 
     /// The seat that this task of this node has, if the task is not an older one.
@@ -93,12 +141,23 @@ impl Round {
 
     /// The largest attempt of any seat: what comes next is above it.
     pub(super) fn last_attempt(&self) -> u32 {
-        self.seats.values().map(|seat| seat.attempt).max().unwrap_or(self.attempt)
+        let seats = self.seats.values().chain(self.contributed.values());
+        seats.map(|seat| seat.attempt).fold(self.attempt, u32::max)
+    }
+
+    /// The seats of the round's own work.
+    pub fn contribution_seats(&self) -> &BTreeMap<NodeId, Seat> {
+        if self.is_contributed() { &self.contributed } else { &self.seats }
+    }
+
+    /// Whether the contributions are in, and their sum is being revealed.
+    pub(super) fn is_contributed(&self) -> bool {
+        matches!(self.phase, Phase::Secure(SecureStep::Attest | SecureStep::Reveal))
     }
 
     /// The contributions that are here, by node.
     pub fn contributions(&self) -> impl Iterator<Item = (&NodeId, &TaskId, Digest, u64)> {
-        self.seats.iter().filter_map(|(node, seat)| match &seat.state {
+        self.contribution_seats().iter().filter_map(|(node, seat)| match &seat.state {
             SeatState::Contributed { digest, bytes, .. } => Some((node, &seat.task, *digest, *bytes)),
             _ => None,
         })
@@ -110,6 +169,7 @@ impl Round {
             (Work::Train { training_round }, _) => format!("in training round {training_round}"),
             (Work::Validate, _) => "in the last validation".to_owned(),
             (Work::Secure { step, .. }, _) => format!("at the step {} of secure aggregation", step.name()),
+            (Work::Sums, Plan::Training(plan)) if !plan.standardise() => "while counting rows".to_owned(),
             (Work::Sums | Work::SquaredDifferences { .. }, Plan::Training(_)) => "while standardising".to_owned(),
             (Work::Sums, Plan::Statistic(_)) => "in the first pass of the statistic".to_owned(),
             (Work::SquaredDifferences { .. }, Plan::Statistic(_)) => "in the second pass of the statistic".to_owned(),

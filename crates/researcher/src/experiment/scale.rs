@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::encoding::MAX_CONTRIBUTIONS;
 use protocol::{Purpose, VectorSpec, Width};
 
 /// One node's value may be 2 to this power times the largest of the last aggregate. 25 bits below remain: float32 has 24.
@@ -32,6 +33,20 @@ fn bits(value: f64) -> i16 {
 
 fn fits_32(bits: i16) -> i16 {
     (31 - bits).clamp(-1000, 1000)
+}
+
+/// The finest scale with which the hidden sum of 32-bit elements cannot leave its modulus: rows weigh at most `range` each, and every
+/// node rounds by less than one.
+pub(super) fn hidden_32(range: f64, rows: u64) -> i16 {
+    let most = range * rows as f64;
+    let exponent = fits_32(bits(most));
+    let fits = most * f64::from(exponent).exp2() + f64::from(MAX_CONTRIBUTIONS) < f64::from(31).exp2();
+    if fits { exponent } else { exponent - 1 }
+}
+
+/// The range of the next round's differences, from the largest of the last mean difference.
+pub(super) fn range(mean: f64) -> f64 {
+    f64::from(bits(mean) + HEADROOM_BITS).exp2()
 }
 
 /// Puts the scales that earlier rounds left into a layout.
@@ -91,6 +106,13 @@ pub(super) fn widen<'asked>(layout: &mut [VectorSpec], asked: impl Iterator<Item
         }
     }
     is_wider && layout.iter().all(|spec| spec.encoding.is_valid())
+}
+
+/// How many bits the 32-bit vectors of a layout have become wider.
+pub(super) fn widening(before: &[VectorSpec], after: &[VectorSpec]) -> u32 {
+    let pairs = before.iter().zip(after).filter(|(before, _)| before.encoding.width == Width::Bits32);
+    let bits = pairs.map(|(before, after)| before.encoding.exponent.saturating_sub(after.encoding.exponent));
+    bits.filter_map(|bits| u32::try_from(bits).ok()).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl Selecting {
                 }
             }
         }
-        let min_nodes = spec.patience().min_nodes as usize;
+        let min_nodes = spec.least_nodes() as usize;
         let missing = missing(spec, &self.found);
         if !is_time_up && (!self.asked.is_empty() || !missing.is_empty() || chosen.len() < min_nodes) {
             return Choice::Wait;
@@ -152,7 +152,7 @@ impl Selecting {
     pub(super) fn remark(&self, spec: &ExperimentSpec) -> String {
         let matches = |(node, offer): &(&NodeId, &Offer)| !matching(spec, node, &offer.datasets).is_empty();
         let (chosen, wanted) = (self.found.iter().filter(matches).count(), wanted(spec));
-        let sentence = match spec.patience().min_nodes {
+        let sentence = match spec.least_nodes() {
             min_nodes if chosen >= min_nodes as usize => "waits a short while for more nodes".to_owned(),
             1 => format!("waits a short while for a node with {wanted}"),
             min_nodes => format!("waits a short while for nodes with {wanted}: {chosen} of {min_nodes} found"),
@@ -218,8 +218,11 @@ impl Selecting {
             (false, 0) => format!("no node has {wanted}; connected: {}", answered.join(", ")),
             (false, _) => format!("only {chosen} of the connected nodes ({}) have {wanted}", answered.join(", ")),
         };
-        let min_nodes = Some(spec.patience().min_nodes).filter(|min_nodes| *min_nodes > 1);
-        let min_nodes = min_nodes.map(|min_nodes| format!("`min_nodes` is {min_nodes}"));
+        let min_nodes = match (spec.least_nodes(), spec.patience().min_nodes) {
+            (1, _) => None,
+            (least, min_nodes) if least > min_nodes => Some(format!("secure aggregation needs {least} (`min_parties`)")),
+            (_, min_nodes) => Some(format!("`min_nodes` is {min_nodes}")),
+        };
         let silent = self.asked.values().map(|name| format!("{name} did not answer"));
         let absent = missing.iter().map(|node| format!("{node} is not connected{}", self.similar_node(node)));
         [sentence]

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{BlobRef, DatasetFace, NodeId, OnFailure, Plan, Refusal, RefusalCode, TaskId, Timestamp, Work};
+use protocol::{
+    BlobRef, DatasetFace, NodeId, OnFailure, Plan, Precision, Purpose, Refusal, RefusalCode, TaskId, Timestamp, Work,
+};
 use rand::Rng;
-use transport::convert::MAX_MESSAGE_BYTES;
 
-use super::round::{Round, Seat, SeatState, Tally};
+use super::round::{Phase, Round, Seat, SeatState, Tally};
+use super::secure::Secure;
 use super::selection::{Choice, Dropped, Selecting};
 use super::{
-    Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, RETURN_WAIT, SELECTION_WAIT, Stage, scale, selection,
+    Action, Experiment, Folded, MAX_REPETITIONS, MAX_RETRIES, RETURN_WAIT, SELECTION_WAIT, Stage, scale, secure, selection,
 };
 use crate::computation::{self, Step};
 
 /// Lets go of a round: what nodes still do is cancelled, what they gave is settled.
 pub(super) fn release(round: &Round, sentence: &str, actions: &mut Vec<Action>) {
-    for (node, seat) in &round.seats {
+    for (node, seat) in round.seats.iter().chain(&round.contributed) {
         let (node, task) = (node.clone(), seat.task.clone());
         match seat.state {
             SeatState::Open => {
@@ -23,13 +25,14 @@ pub(super) fn release(round: &Round, sentence: &str, actions: &mut Vec<Action>) 
             }
             SeatState::Contributed { .. } => actions.push(Action::Settle { node, task }),
             // These have been settled when they were said.
-            SeatState::OutOfRange { .. } | SeatState::Refused { .. } | SeatState::Late | SeatState::Dropped { .. } => {}
+            SeatState::Answered
+            | SeatState::OutOfRange { .. }
+            | SeatState::Refused { .. }
+            | SeatState::Late
+            | SeatState::Dropped { .. } => {}
         }
     }
 }
-
-/// What a task's message has beside the task, at most, in bytes: a signature and its framing.
-const FRAMING_BYTES: usize = 1 << 10;
 
 /// What comes after a closed round.
 enum Next {
@@ -201,12 +204,6 @@ impl Experiment {
         self.participants.get(node).map_or(node.as_str(), |participant| participant.name.as_str())
     }
 
-    fn ask(&self, node: &NodeId, actions: &mut Vec<Action>) {
-        if let Some(task) = self.task(node) {
-            actions.push(Action::Ask { node: node.clone(), task: Box::new(task) });
-        }
-    }
-
     // Rounds.
 
     /// Looks whether the present stage is over, and goes on if so.
@@ -220,7 +217,10 @@ impl Experiment {
                     Choice::Chosen { spec, participants } => {
                         self.spec = *spec;
                         self.participants = participants;
-                        self.go_on(now, rng, actions);
+                        match self.choose_scheme() {
+                            Ok(()) => self.go_on(now, rng, actions),
+                            Err(reason) => self.fail(reason, now, actions),
+                        }
                     }
                 }
             }
@@ -233,13 +233,23 @@ impl Experiment {
     }
 
     fn judge(&mut self, tally: Tally, is_late: bool, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
-        let Stage::Collecting(round) = &mut self.stage else { return };
-        let is_validation = round.work == Work::Validate;
-        let needed = if is_validation { 0 } else { self.spec.patience().min_nodes as usize };
+        let Stage::Collecting(round) = &self.stage else { return };
+        if let Phase::Secure(step) = round.phase {
+            return self.judge_exchange(step, tally, is_late, now, rng, actions);
+        }
+        let needed = if round.work == Work::Validate { 0 } else { self.fewest_contributions() };
         let answered = tally.contributed + tally.out_of_range;
-        if tally.possible() < needed || (is_late && tally.open > 0 && answered < needed) {
+        if is_late && tally.open > 0 && answered < needed {
             let reason = self.too_few(answered, tally, needed, is_late);
             return self.fail(reason, now, actions);
+        }
+        if tally.possible() < needed {
+            // Fewer nodes may do for other masks.
+            return if self.secure.is_some() {
+                self.renew(now, rng, actions);
+            } else {
+                self.end_without_sum(needed, now, rng, actions);
+            };
         }
         if tally.open > 0 && !is_late {
             return;
@@ -247,23 +257,18 @@ impl Experiment {
         if tally.out_of_range > 0 {
             return self.repeat(now, rng, actions);
         }
-        for (node, seat) in round.seats.iter_mut().filter(|(_, seat)| seat.state == SeatState::Open) {
-            seat.state = SeatState::Late;
-            let refusal = Refusal::new(RefusalCode::Late, "the round was closed; this node takes part in the next one");
-            actions.push(Action::Cancel { node: node.clone(), task: seat.task.clone(), refusal });
-        }
-        if tally.contributed == 0 {
-            // Only a validation can end so: the model is there, and nothing was measured.
-            let round = round.clone();
-            self.close(&round, &[], now, rng, actions);
+        self.dismiss(actions);
+        if tally.contributed == 0 || (self.secure.is_some() && tally.contributed < self.fewest_contributions()) {
+            self.end_without_sum(needed, now, rng, actions);
+        } else if self.secure.is_some() {
+            self.attest(now, rng, actions);
         } else {
-            self.stage = Stage::Folding(round.clone());
-            actions.push(Action::Fold);
+            self.fold(actions);
         }
     }
 
     /// Says why a round cannot end: what each node lacks, then what that amounts to.
-    fn too_few(&self, answered: usize, tally: Tally, needed: usize, is_late: bool) -> String {
+    pub(super) fn too_few(&self, answered: usize, tally: Tally, needed: usize, is_late: bool) -> String {
         let Stage::Collecting(round) = &self.stage else { return String::new() };
         let mut parts = Vec::new();
         for (node, participant) in &self.participants {
@@ -286,8 +291,10 @@ impl Experiment {
             (false, 1) => format!("{place} only 1 node can still contribute"),
             (false, possible) => format!("{place} only {possible} nodes can still contribute"),
         });
-        if needed > 1 {
-            parts.push(format!("`min_nodes` is {needed}"));
+        match self.spec.patience().min_nodes as usize {
+            min_nodes if needed > min_nodes => parts.push(format!("secure aggregation needs {needed} nodes")),
+            min_nodes if min_nodes > 1 => parts.push(format!("`min_nodes` is {min_nodes}")),
+            _ => {}
         }
         parts.join("; ")
     }
@@ -301,11 +308,18 @@ impl Experiment {
             _ => None,
         });
         let is_wider = scale::widen(&mut layout, asked);
+        let bits = scale::widening(&round.layout, &layout);
         self.repetitions += 1;
         if !is_wider || self.repetitions > MAX_REPETITIONS {
             return self.refuse_out_of_range(now, rng, actions);
         }
         let round = round.clone();
+        if let Some(secure) = &mut self.secure {
+            if secure.is_revealing() {
+                return self.fail(secure::REVEALED.to_owned(), now, actions);
+            }
+            secure.widen(bits);
+        }
         release(&round, "the round is repeated on a wider scale", actions);
         self.next_attempt = round.last_attempt() + 1;
         self.open(round.work, layout, now, rng, actions);
@@ -327,62 +341,6 @@ impl Experiment {
             self.refused(&node, &task, &refusal, now, rng, actions);
         }
         self.advance(now, rng, actions);
-    }
-
-    fn open(
-        &mut self,
-        work: Work,
-        layout: Vec<protocol::VectorSpec>,
-        now: Timestamp,
-        rng: &mut impl Rng,
-        actions: &mut Vec<Action>,
-    ) {
-        let attempt = self.next_attempt;
-        let in_time = |since: Timestamp| now < since.saturating_add(self.spec.patience().node_timeout());
-        for participant in self.participants.values_mut() {
-            if participant.dropped.is_none() && !participant.away_since.is_none_or(in_time) {
-                participant.dropped = Some(Dropped::because("away for longer than `node_timeout`"));
-            }
-        }
-        let asked = self.participants.iter().filter(|(_, participant)| participant.dropped.is_none());
-        let seats: BTreeMap<NodeId, Seat> = asked
-            .map(|(node, _)| (node.clone(), Seat { task: TaskId::random(rng), attempt, state: SeatState::Open }))
-            .collect();
-        self.stage = Stage::Collecting(Round {
-            number: self.closed_rounds,
-            attempt,
-            work,
-            layout,
-            started: now,
-            deadline: self.spec.patience().round_timeout().map(|patience| now.saturating_add(patience)),
-            seats,
-        });
-        let nodes: Vec<NodeId> = self.round().map(|round| round.seats.keys().cloned().collect()).unwrap_or_default();
-        // All tasks of a round are about as long.
-        let task = nodes.first().and_then(|node| self.task(node)).and_then(|task| serde_json::to_vec(&task).ok());
-        let bytes = task.map_or(0, |task| task.len()) + FRAMING_BYTES;
-        if bytes > MAX_MESSAGE_BYTES {
-            return self.withdraw(bytes, now, actions);
-        }
-        for node in &nodes {
-            self.ask(node, actions);
-        }
-        // Nobody may be left to ask; that is judged like everything else.
-        if nodes.is_empty() {
-            self.advance(now, rng, actions);
-        }
-    }
-
-    /// Ends an experiment whose tasks no link carries. Nobody has been asked yet: there is nothing to cancel.
-    fn withdraw(&mut self, bytes: usize, now: Timestamp, actions: &mut Vec<Action>) {
-        if let Stage::Collecting(round) = &mut self.stage {
-            round.seats.clear();
-        }
-        let reason = format!(
-            "the plan is too large to be sent: a task would have {bytes} bytes, at most {MAX_MESSAGE_BYTES} are allowed; \
-             it names too many columns, or too long ones"
-        );
-        self.fail(reason, now, actions);
     }
 
     pub(super) fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -431,12 +389,16 @@ impl Experiment {
         }
         let round = round.clone();
         scale::follow(&mut self.scales, &round.layout, &folded.largest);
+        let weight = folded.sums.iter().find(|vector| vector.purpose == Purpose::Weight);
+        if let (Some(secure), Some(weight)) = (&mut self.secure, weight.and_then(|weight| weight.values.first())) {
+            secure.learn(&folded.largest, *weight);
+        }
         self.model = folded.model.or(self.model);
         self.stalled = None;
         self.close(&round, &folded.sums, now, rng, actions);
     }
 
-    fn close(
+    pub(super) fn close(
         &mut self,
         round: &Round,
         sums: &[protocol::Vector],
@@ -445,6 +407,8 @@ impl Experiment {
         actions: &mut Vec<Action>,
     ) {
         match &round.work {
+            // Only rows were counted.
+            Work::Sums if !self.lacks_moments() => {}
             Work::Sums | Work::SquaredDifferences { .. } => match computation::step(self.spec.plan(), &round.work, sums) {
                 Ok(Step::Ask(work)) => self.next_pass = Some(work),
                 Ok(Step::Done(moments)) => self.moments = Some(moments),
@@ -455,7 +419,20 @@ impl Experiment {
             // An exchange within a round; the round closes with its own work.
             Work::Secure { .. } => {}
         }
+        if round.work == Work::Sums
+            && let (Some(secure), Some(rows)) = (&mut self.secure, computation::counted(sums))
+        {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count; `as` from a float saturates"
+            )]
+            secure.set_rows(rows as u64);
+        }
         let record = self.record(round, sums, now);
+        if let Some(secure) = &mut self.secure {
+            secure.close();
+        }
         if !record.metrics.is_empty() {
             self.metrics.clone_from(&record.metrics);
         }
@@ -472,9 +449,11 @@ impl Experiment {
         match self.spec.plan() {
             Plan::Statistic(_) if self.moments.is_none() => pass(),
             Plan::Statistic(_) => Next::Nothing,
-            Plan::Training(plan) => {
-                if plan.standardise() && self.moments.is_none() {
+            Plan::Training(_) => {
+                if self.lacks_moments() {
                     pass()
+                } else if self.lacks_rows() {
+                    Next::Exchange(Work::Sums)
                 } else if self.model.is_none() {
                     Next::Initialise
                 } else if self.training_rounds < self.spec.rounds() {
@@ -488,6 +467,24 @@ impl Experiment {
         }
     }
 
+    fn lacks_moments(&self) -> bool {
+        let wants = !matches!(self.spec.plan(), Plan::Training(plan) if !plan.standardise());
+        wants && self.moments.is_none()
+    }
+
+    /// Whether rows have to be counted, in a hidden pass of their own, before float32 differences can be summed within 32 bits.
+    fn lacks_rows(&self) -> bool {
+        self.counts_rows()
+            && self.training_rounds < self.spec.rounds()
+            && self.secure.as_ref().is_some_and(Secure::lacks_row_bound)
+    }
+
+    /// Whether hidden sums of this plan need a bound of the number of rows.
+    pub(super) fn counts_rows(&self) -> bool {
+        let is_float32 = matches!(self.spec.plan(), Plan::Training(plan) if plan.precision() == Precision::Float32);
+        self.secure.is_some() && is_float32
+    }
+
     /// Whether the last model is validated once more after training.
     pub(super) fn validates_last(&self) -> bool {
         matches!(self.spec.plan(), Plan::Training(plan) if plan.validation().on_global && plan.holds_out_rows())
@@ -498,6 +495,9 @@ impl Experiment {
             Next::Exchange(work) => match computation::layout(self.spec.plan(), &work, self.rows()) {
                 Ok(mut layout) => {
                     scale::apply(&mut layout, &self.scales);
+                    if let (Some(secure), Work::Train { .. }) = (&mut self.secure, &work) {
+                        secure.fit(&mut layout);
+                    }
                     self.open(work, layout, now, rng, actions);
                 }
                 Err(error) => self.fail(error.to_string(), now, actions),

@@ -15,6 +15,7 @@ use crate::command::{ExperimentState, NodeProgress, RoundKind};
 
 mod patience;
 mod random;
+mod secure;
 mod selecting;
 
 fn seconds(count: u64) -> Duration {
@@ -52,6 +53,7 @@ fn spec(plan: Plan, rounds: u32, patience: Patience) -> ExperimentSpec {
         plan,
         rounds,
         patience,
+        secure: protocol::SecureSpec::NONE,
     })
     .unwrap()
 }
@@ -75,6 +77,7 @@ impl World {
         let nodes: Vec<NodeId> = (0..nodes).map(|_| NodeId::random(&mut rng)).collect();
         let id = ExperimentId::random(&mut rng);
         let experiment = Experiment::new(id, spec, Requester { user: "ada".into() }, now);
+        let experiment = experiment.of_researcher(ResearcherId::random(&mut rng));
         Self { experiment, nodes, now, rng, tasks: BTreeMap::new(), log: Vec::new() }
     }
 

@@ -115,6 +115,10 @@ impl<'a> Entry<'a> {
         self.span.clone()
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        self.value.is_str()
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
@@ -144,12 +148,17 @@ impl<'a> Entry<'a> {
 
     /// A number; whole ones are taken too. Infinities and not-a-number are left to whoever knows the range.
     pub(super) fn real(&self) -> Result<f64, Complaint> {
+        self.real_or("a number")
+    }
+
+    /// A number; `expected` says what else would have done.
+    pub(super) fn real_or(&self, expected: &str) -> Result<f64, Complaint> {
         let text = match self.value {
             DeValue::Float(float) => float.as_str(),
             DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str(),
-            _ => return Err(self.unexpected("a number")),
+            _ => return Err(self.unexpected(expected)),
         };
-        text.parse().map_err(|_| self.unexpected("a number"))
+        text.parse().map_err(|_| self.unexpected(expected))
     }
 
     pub(super) fn whole(&self, range: RangeInclusive<u64>) -> Result<u64, Complaint> {

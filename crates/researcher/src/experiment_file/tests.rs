@@ -338,3 +338,40 @@ proptest! {
         let _ = parse(&format!("{header}\n{} = {}", keys[key % keys.len()], values[value]));
     }
 }
+
+#[test]
+fn secure_aggregation_is_what_the_file_says() {
+    let parse_with = |line: &str| parse(&SMALL.replacen("rounds = 2", &format!("rounds = 2\n{line}"), 1));
+    assert_eq!(parse(SMALL).unwrap().secure(), SecureSpec::default());
+    for (line, expected) in [
+        ("secagg = \"lom\"", SecureSpec { secagg: Secagg::Lom, ..SecureSpec::default() }),
+        ("secagg = \"none\"", SecureSpec::NONE),
+        ("min_parties = 2", SecureSpec { min_parties: 2, ..SecureSpec::default() }),
+        ("max_colluders = 0", SecureSpec { max_colluders: Some(0), ..SecureSpec::default() }),
+        ("clipping = 1", SecureSpec { clipping: Clipping::Range(1.0), ..SecureSpec::default() }),
+        ("clipping = \"auto\"", SecureSpec { clipping: Clipping::Auto, ..SecureSpec::default() }),
+    ] {
+        assert_eq!(parse_with(line).unwrap().secure(), expected, "{line}");
+    }
+    for (line, message) in [
+        (
+            "secagg = \"lmo\"",
+            "line 4, column 10: `secagg` must be \"lom\" or \"joye-libert\" or \"none\", found the text \"lmo\"; did you mean \"lom\"?",
+        ),
+        (
+            "secagg = \"joye-libert\"",
+            "line 4, column 10: `secagg` must be \"lom\" or \"none\", found \"joye-libert\": this scheme cannot be used in experiments yet",
+        ),
+        ("min_parties = 1", "line 4, column 15: `min_parties` must be a whole number from 2 to 65536, found 1"),
+        ("max_colluders = -1", "line 4, column 17: `max_colluders` must be a whole number from 0 to 65534, found -1"),
+        ("clipping = \"off\"", "line 4, column 12: `clipping` must be \"auto\", found the text \"off\""),
+        ("clipping = true", "line 4, column 12: `clipping` must be a number above 0, or \"auto\", found true"),
+        ("clipping = 0", "line 4, column 12: `clipping` must be a number above 0 and at most 1e30, or \"auto\", found 0"),
+        (
+            "clipping = inf",
+            "line 4, column 12: `clipping` must be a number above 0 and at most 1e30, or \"auto\", found inf",
+        ),
+    ] {
+        assert_eq!(parse_with(line).unwrap_err().to_string(), message);
+    }
+}

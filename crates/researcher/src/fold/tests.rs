@@ -1,5 +1,14 @@
 use proptest::prelude::*;
 use protocol::{Encoding, Scalars, Tensor, Tensors, Width};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use secagg::channel::Roster;
+use secagg::identity::IdentityKey;
+use secagg::lom::{NodeRole, ResearcherSession};
+use secagg::mask::{Modulus, VectorName};
+use secagg::party::{Experiment as Name, Parties, PartyId};
+use secagg::session::{Context, Rules, SessionSpec, Terms};
+use secagg::wire::Fixed;
 
 use super::*;
 
@@ -53,7 +62,7 @@ fn world(len: usize, contributions: &[(f64, f64)]) -> World {
         paths.push(path);
     }
     let model = Some(crate::files::model_in(&models, blob));
-    World { dir, job: FoldJob { layout, contributions: paths, model, models } }
+    World { dir, job: FoldJob { layout, contributions: paths, model, models, unmasking: None } }
 }
 
 fn folded_model(world: &World, folded: &Folded) -> Tensors {
@@ -161,6 +170,79 @@ fn a_statistic_has_no_model() {
     let folded = fold(&world.job).unwrap().0;
     assert_eq!((folded.model, folded.sums.len()), (None, 2));
     assert!(world.dir.path().exists());
+}
+
+/// Masks the files of the contributions, as their nodes do, and gives what takes the masks off their sum.
+fn hide(world: &World, terms: [u8; 32]) -> Unmasking {
+    let mut rng = StdRng::seed_from_u64(3);
+    let name = Name::new("e").unwrap();
+    let parties: Vec<PartyId> = (0..world.job.contributions.len()).map(|n| PartyId::new(format!("n{n}")).unwrap()).collect();
+    let keys: Vec<IdentityKey> =
+        (0..parties.len()).map(|n| IdentityKey::from_scalar(&[u8::try_from(n).unwrap() + 1; 32]).unwrap()).collect();
+    let rules = Rules { min_parties: 2, max_colluders: Some(0) };
+    let mut roles: Vec<NodeRole> =
+        parties.iter().map(|party| NodeRole::new(name.clone(), party.clone(), rules, &mut rng)).collect();
+    let roster: Roster = parties.iter().cloned().zip(keys.iter().map(IdentityKey::public)).collect();
+    let offers = parties.iter().cloned().zip(roles.iter().zip(&keys).map(|(role, key)| role.offer(key))).collect();
+    let context = Context { experiment: name, round: 0, attempt: 0, phase: 0 };
+    let spec = SessionSpec::new(context, Parties::new(parties.clone()).unwrap(), 0, 2);
+    let (id, terms) = (spec.id(), Terms(Fixed(terms)));
+    let mut session = ResearcherSession::new(spec.clone(), &roster).unwrap();
+    for (role, party) in roles.iter_mut().zip(&parties) {
+        role.agree(&roster, &offers).unwrap();
+        session.accept_preparation(party, role.prepare(&spec, &mut rng).unwrap()).unwrap();
+    }
+    let inbound = session.close_preparations().unwrap();
+    for ((role, party), path) in roles.iter_mut().zip(&parties).zip(&world.job.contributions) {
+        let masker = role.masker(&id, terms, &inbound[party]).unwrap();
+        let mut bytes = std::fs::read(path).unwrap();
+        let mut rest = bytes.as_mut_slice();
+        for (index, spec) in world.job.layout.iter().enumerate() {
+            let (vector, after) = rest.split_at_mut(spec.byte_len().unwrap());
+            let modulus = match spec.encoding.width {
+                Width::Bits32 => Modulus::Bits32,
+                Width::Bits64 => Modulus::Bits64,
+                Width::Bits128 => Modulus::Bits128,
+            };
+            let name = VectorName { index: index.try_into().unwrap(), purpose: spec.purpose.name(), name: &spec.name };
+            masker.add(name, modulus, 0, vector).unwrap();
+            rest = after;
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+    session.fix_survivors(parties.clone()).unwrap();
+    for ((role, key), party) in roles.iter_mut().zip(&keys).zip(&parties) {
+        session.accept_attestation(party, role.attest(&id, &parties, key).unwrap()).unwrap();
+    }
+    let attestations = session.attestations().unwrap().clone();
+    for (role, party) in roles.iter_mut().zip(&parties) {
+        session.accept_revelation(party, role.reveal(&id, &parties, &attestations).unwrap()).unwrap();
+    }
+    Unmasking { unmasker: session.unmasker(terms).unwrap(), most_weight: Some(1024) }
+}
+
+#[test]
+fn hidden_contributions_give_the_same_bits_as_plain_ones() {
+    let mut world = world(WINDOW + 3, &[(100.0, 0.5), (300.0, -0.25), (1.0, 0.125)]);
+    let plain = fold(&world.job).unwrap();
+    let bytes = std::fs::read(&world.job.contributions[0]).unwrap();
+    world.job.unmasking = Some(hide(&world, [5; 32]));
+    assert_ne!(std::fs::read(&world.job.contributions[0]).unwrap(), bytes);
+    assert_eq!(fold(&world.job).unwrap(), plain);
+}
+
+#[test]
+fn a_hidden_sum_that_cannot_be_is_refused() {
+    for weights in [[1000.0, 100.0], [1.0, -2.0]] {
+        let mut world = world(4, &weights.map(|weight| (weight, 0.5)));
+        world.job.unmasking = Some(hide(&world, [5; 32]));
+        assert!(matches!(fold(&world.job), Err(FoldError::Impossible(name)) if name == "weight"));
+    }
+    let mut world = world(4, &[(1.0, 0.5), (2.0, 0.5)]);
+    world.job.unmasking = Some(hide(&world, [5; 32]));
+    let whole = std::fs::read(&world.job.contributions[1]).unwrap();
+    std::fs::write(&world.job.contributions[1], &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(fold(&world.job), Err(FoldError::Spoiled(1))));
 }
 
 proptest! {

@@ -88,7 +88,15 @@ fn experiment(seed: u64) -> Experiment {
     let plan = Plan::Statistic(StatisticPlan::Moments { columns: vec!["a".into()] });
     let selection = Selection::Tags(Tags::new(["t"]).unwrap());
     let (name, patience) = ("e".to_owned(), Patience::default());
-    let raw = RawExperimentSpec { name, selection, nodes: None, plan, rounds: 1, patience };
+    let raw = RawExperimentSpec {
+        name,
+        selection,
+        nodes: None,
+        plan,
+        rounds: 1,
+        patience,
+        secure: protocol::SecureSpec::default(),
+    };
     let id = ExperimentId::random(&mut StdRng::seed_from_u64(seed));
     Experiment::new(id, ExperimentSpec::new(raw).unwrap(), Requester { user: "ada".into() }, at(seed))
 }
@@ -109,6 +117,7 @@ fn record(experiment: &Experiment, round: u32) -> RoundRecord {
         confusion: None,
         remarks: vec![],
         nodes: vec![],
+        hidden: None,
     }
 }
 

@@ -43,7 +43,7 @@ async fn a_run_streams_every_round_and_ends_with_its_artefacts() {
     let numbers: Vec<u32> = rounds(&replies).iter().map(|record| record.round).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4]);
     let last = rounds(&replies)[4];
-    assert_eq!(last.nodes.iter().map(|node| (node.train_rows, node.loss)).collect::<Vec<_>>(), [(10, Some(0.5)); 3]);
+    assert_eq!(last.nodes.iter().map(|node| (node.train_rows, node.loss)).collect::<Vec<_>>(), [(Some(10), Some(0.5)); 3]);
     let end = ended(&replies);
     assert_eq!((end.state, end.rounds), (ExperimentState::Finished, 3), "{:?}", end.reason);
     for file in [&end.model, &end.card, &end.metrics_csv, &end.report, &end.tensorboard] {

@@ -262,6 +262,7 @@ pub(crate) fn spec(rounds: u32, patience: Patience) -> ExperimentSpec {
         plan: Plan::Training(plan.unwrap()),
         rounds,
         patience,
+        secure: protocol::SecureSpec::NONE,
     })
     .unwrap()
 }

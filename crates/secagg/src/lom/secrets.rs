@@ -128,7 +128,7 @@ pub(super) fn self_commitment(session: &SessionId, party: &PartyId, secret: &Sec
     Fixed(Joined::label("self").raw(&session.0).prefixed(party.as_bytes()).raw(secret.expose()).sha256())
 }
 
-/// Hashes all that was given to [`NodeRole::masker`], to know it again. Never leaves the node.
+/// Hashes all that was given to [`super::NodeRole::masker`], to know it again. Never leaves the node.
 pub(super) fn digest_of(inbound: &BTreeMap<PartyId, InboundPreparation>) -> Fixed<32> {
     let joined = inbound.iter().fold(Joined::label("inbound"), |joined, (party, preparation)| {
         joined.prefixed(party.as_bytes()).raw(&preparation.mask_public.0).prefixed(&preparation.sealed.0.0)

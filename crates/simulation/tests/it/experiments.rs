@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use protocol::model::Activation;
 use protocol::{
     ExperimentSpec, Family, ModelSpec, OnFailure, OptimizerSpec, Outcome, Patience, Plan, Precision, RawExperimentSpec,
-    RawTrainingPlan, Selection, StatisticPlan, TrainingArguments, TrainingPlan, Validation,
+    RawTrainingPlan, Secagg, SecureSpec, Selection, StatisticPlan, TrainingArguments, TrainingPlan, Validation,
 };
 use simulation::template::{TAG, Template};
 
@@ -38,7 +38,13 @@ pub(crate) fn spec(plan: Plan, rounds: u32) -> RawExperimentSpec {
         plan,
         rounds,
         patience: patient(),
+        secure: SecureSpec::NONE,
     }
+}
+
+/// The same, and no node's contribution can be read.
+pub(crate) fn hidden(spec: RawExperimentSpec) -> RawExperimentSpec {
+    RawExperimentSpec { secure: SecureSpec { secagg: Secagg::Lom, ..SecureSpec::default() }, ..spec }
 }
 
 /// A small training; what is not given here is the same in all.
@@ -84,10 +90,17 @@ pub(crate) enum Kind {
     Moments,
     /// The longest: a hundred rounds of training.
     HundredRounds,
+    // Under secure aggregation.
+    HiddenLogistic32,
+    HiddenPerceptron64,
+    HiddenMoments,
+    HiddenTwentyRounds,
 }
 
 impl Kind {
     pub(crate) const SHORT: [Self; 4] = [Self::LogisticSgd32, Self::PerceptronAdam64, Self::LinearSgd32, Self::Moments];
+
+    pub(crate) const HIDDEN: [Self; 3] = [Self::HiddenLogistic32, Self::HiddenPerceptron64, Self::HiddenMoments];
 
     pub(crate) fn spec(self) -> ExperimentSpec {
         ExperimentSpec::new(self.raw()).unwrap()
@@ -112,6 +125,10 @@ impl Kind {
                 let arguments = TrainingArguments { test_ratio: 0.0, ..base.arguments.clone() };
                 spec(plan(RawTrainingPlan { arguments, ..base }), 100)
             }
+            Self::HiddenLogistic32 => hidden(Self::LogisticSgd32.raw()),
+            Self::HiddenPerceptron64 => hidden(Self::PerceptronAdam64.raw()),
+            Self::HiddenMoments => hidden(Self::Moments.raw()),
+            Self::HiddenTwentyRounds => RawExperimentSpec { rounds: 20, ..hidden(Self::HundredRounds.raw()) },
             Self::Moments => {
                 let columns = ["x1", "x2", "x3", "outcome"].map(str::to_owned).to_vec();
                 spec(Plan::Statistic(StatisticPlan::Moments { columns }), 1)

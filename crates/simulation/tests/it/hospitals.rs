@@ -46,6 +46,7 @@ fn train(family: Family, precision: Precision, learning_rate: f64, arguments: Tr
         plan: Plan::Training(TrainingPlan::new(plan).unwrap()),
         rounds,
         patience: protocol::Patience { min_nodes: 4, ..patient() },
+        secure: protocol::SecureSpec::NONE,
     };
     let finished = undisturbed(&hospitals(), &spec);
     assert_eq!(finished.outcome.state, ExperimentState::Finished, "{:?}", finished.outcome.reason);
@@ -123,7 +124,7 @@ fn every_native_model_learns_from_four_hospitals() {
             let finished = train(family.clone(), precision, 0.05, arguments(), 21);
             // The last training round measures the model of 20 rounds, and what each node made of it.
             let last = *finished.rounds(RoundKind::Training).last().unwrap();
-            assert_eq!(last.nodes.iter().map(|node| node.test_rows).sum::<u64>(), 254);
+            assert_eq!(last.nodes.iter().map(|node| node.test_rows).sum::<Option<u64>>(), Some(254));
             assert_eq!(last.confusion.as_ref().unwrap().iter().flatten().sum::<u64>(), 254);
             for on in [ValidatedOn::Global, ValidatedOn::Local] {
                 let of =

@@ -20,13 +20,23 @@ use crate::federation::Detail;
 /// From this seed on, experiments are long.
 const LONG: u64 = 1_000_000;
 
+/// From this seed on, sums are hidden; then those of long experiments.
+const HIDDEN: u64 = 2_000_000;
+const LONG_HIDDEN: u64 = 3_000_000;
+
 /// Which experiment a seed tries.
 fn kind(seed: u64) -> Kind {
-    if seed >= LONG { Kind::HundredRounds } else { Kind::SHORT[usize::try_from(seed % 4).unwrap()] }
+    match seed {
+        LONG_HIDDEN.. => Kind::HiddenTwentyRounds,
+        HIDDEN.. => Kind::HIDDEN[usize::try_from(seed % 3).unwrap()],
+        LONG.. => Kind::HundredRounds,
+        _ => Kind::SHORT[usize::try_from(seed % 4).unwrap()],
+    }
 }
 
 fn schedule(seed: u64) -> Schedule {
-    Schedule::draw(seed, template().sites.len(), if seed >= LONG { 60 } else { 3 })
+    let is_long = matches!(kind(seed), Kind::HundredRounds | Kind::HiddenTwentyRounds);
+    Schedule::draw(seed, template().sites.len(), if is_long { 60 } else { 3 })
 }
 
 /// Runs one experiment of a world to its end; one that could not begin is resumed, as a person would.
@@ -121,7 +131,7 @@ fn check(seeds: Range<u64>) {
 
 #[test]
 fn undisturbed_experiments_finish() {
-    for kind in Kind::SHORT.into_iter().chain([Kind::HundredRounds]) {
+    for kind in Kind::SHORT.into_iter().chain(Kind::HIDDEN).chain([Kind::HundredRounds, Kind::HiddenTwentyRounds]) {
         assert!(!undisturbed(kind).rounds.is_empty());
     }
 }
@@ -141,7 +151,7 @@ fn the_seed_of_the_environment() {
 
 #[test]
 fn the_same_seed_writes_the_same_log() {
-    for seed in [0, 1, 2, 3, 50, 51, 52, 53] {
+    for seed in [0, 1, 2, 3, 50, 51, 52, 53, HIDDEN, HIDDEN + 1, HIDDEN + 2] {
         let [one, other] = [(); 2].map(|()| disturbed(seed, Detail::All).log);
         for (one, other) in one.lines().zip(other.lines()) {
             assert_eq!(one, other, "seed {seed}");
@@ -170,4 +180,8 @@ random_schedules_give_the_bits_of_the_undisturbed_run! {
     random_schedules_give_the_bits_of_the_undisturbed_run_7: 1_500..1_750;
     random_schedules_give_the_bits_of_the_undisturbed_run_8: 1_750..2_000;
     kills_in_a_hundred_rounds_give_the_bits_of_the_undisturbed_run: LONG..LONG + 6;
+    hidden_sums_survive_random_schedules_with_the_same_bits_1: HIDDEN..HIDDEN + 150;
+    hidden_sums_survive_random_schedules_with_the_same_bits_2: HIDDEN + 150..HIDDEN + 300;
+    hidden_sums_survive_random_schedules_with_the_same_bits_3: HIDDEN + 300..HIDDEN + 450;
+    kills_in_twenty_hidden_rounds_give_the_bits_of_the_undisturbed_run: LONG_HIDDEN..LONG_HIDDEN + 6;
 }

@@ -5,6 +5,12 @@ use std::str::FromStr;
 
 use super::IdentityError;
 
+/// What precedes the uncompressed point in the `SubjectPublicKeyInfo` of a P-256 key (RFC 5480 §2).
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
+    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 /// The SHA-256 of a public key (of its DER `SubjectPublicKeyInfo`, RFC 5280 §4.1). It outlives renewed certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
@@ -13,6 +19,13 @@ impl Fingerprint {
     pub(super) fn of(public_key_info: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, public_key_info);
         Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// The fingerprint of a P-256 key that is given as its uncompressed point (SEC 1 §2.3.3).
+    pub fn of_point(point: &[u8; 65]) -> Self {
+        let mut info = P256_PREFIX.to_vec();
+        info.extend_from_slice(point);
+        Self::of(&info)
     }
 
     pub fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -36,6 +36,12 @@ impl SecretKey {
         SecretText::new(to_pem(PEM_LABEL, der.as_ref()).to_string())
     }
 
+    /// Writes PKCS #8 in DER, wiped on drop.
+    pub fn to_der(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        let der = self.0.to_pkcs8v1().expect("a key that is held can be written");
+        zeroize::Zeroizing::new(der.as_ref().to_vec())
+    }
+
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.subject_public_key_info())
     }

@@ -30,6 +30,11 @@ impl NodeIdentity {
         self.key.to_pem()
     }
 
+    /// The key as PKCS #8 in DER, for the signatures of secure aggregation, which need another library's form of it.
+    pub fn key_der(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        self.key.to_der()
+    }
+
     /// Writes a certificate signing request (PKCS #10, DER).
     pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
         let mut parameters = CertificateParams::new(Vec::new()).map_err(IdentityError::Issue)?;
