@@ -65,8 +65,6 @@ pub enum Problem {
     WrongStep { expected: &'static str, got: &'static str },
     #[error("the preparations given differ from those given before")]
     OtherPreparations,
-    #[error("{party} does not prepare for the same session as the others")]
-    OtherSession { party: PartyId },
     #[error("another list of survivors was signed or revealed for this session")]
     SecondList,
     #[error("this node is not among the survivors")]
