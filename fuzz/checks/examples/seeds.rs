@@ -191,8 +191,8 @@ fn messages() {
 fn trained() -> (Tensors, Vec<u8>) {
     let model = ModelSpec::new(Family::Linear, 0.0).expect("the model is a good one");
     let parameters = initial(&model, Precision::Float32, 2, 1).expect("it has five parameters");
-    let number = |name: &str| Tensor::new(name, vec![1], Scalars::F64(vec![2.0]));
-    let numbers = ["checkpoint.passes", "checkpoint.updates"].map(|name| number(name).expect("one element"));
+    let number = |(name, value): (&str, f64)| Tensor::new(name, vec![1], Scalars::F64(vec![value])).expect("one element");
+    let numbers = [("checkpoint.schema", 1.0), ("checkpoint.passes", 2.0), ("checkpoint.updates", 2.0)].map(number);
     let state = ["weight", "bias"].map(|name| {
         let (name, len) = (format!("optimizer.velocity.{name}"), if name == "bias" { 1 } else { 2 });
         Tensor::new(name, vec![len], Scalars::F32(vec![0.5; len])).expect("the shape is the length")
