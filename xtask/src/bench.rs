@@ -50,7 +50,7 @@ impl Figure {
 /// A measurement: its name and what does it.
 type Bench = (&'static str, fn(&Project) -> Result<Vec<Figure>, Problem>);
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 13] = [
     ("round", rounds::round),
     ("move", bulk::moving),
     ("memory", bulk::of_memory),
@@ -58,13 +58,23 @@ const BENCHES: [Bench; 10] = [
     ("idle", idle::run),
     ("scale", rounds::scale),
     ("logistic", logistic::run),
-    ("secagg", secagg::of_crate),
+    ("secagg", secagg::all),
+    ("secagg-crate", secagg::of_crate),
     ("secagg-round", secagg::round),
     ("secagg-ratio", secagg::ratio),
+    ("secagg-writes", secagg::written),
+    ("secagg-encrypted", secagg::encrypted),
 ];
 
+/// What `secagg` measures too.
+const PARTS: [&str; 4] = ["secagg-crate", "secagg-round", "secagg-ratio", "secagg-encrypted"];
+
 /// What `--full` measures instead of the one of the same name, for minutes.
-const IN_FULL: [Bench; 1] = [("secagg", secagg::of_crate_in_full)];
+const IN_FULL: [Bench; 3] = [
+    ("secagg", secagg::all_in_full),
+    ("secagg-crate", secagg::of_crate_in_full),
+    ("secagg-encrypted", secagg::encrypted_in_full),
+];
 
 pub(crate) fn run(project: &Project, arguments: &[&str]) -> Result<(), Problem> {
     let full = arguments.contains(&"--full");
@@ -77,7 +87,9 @@ pub(crate) fn run(project: &Project, arguments: &[&str]) -> Result<(), Problem> 
         _ => return Err(Problem::Usage("usage: cargo xtask bench [NAME] [--full] [--json FILE]")),
     };
     let is_whole = BENCHES.iter().any(|(bench, _)| *bench == name);
-    let is_chosen = |bench: &str| if is_whole { bench == name } else { bench.starts_with(name) };
+    // What is part of another one is measured with it, or by its own name.
+    let is_whole_of = |bench: &str| !PARTS.contains(&bench) && bench.starts_with(name);
+    let is_chosen = |bench: &str| if is_whole { bench == name } else { is_whole_of(bench) };
     let chosen: Vec<&Bench> = BENCHES.iter().filter(|(bench, _)| is_chosen(bench)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();

@@ -153,6 +153,25 @@ impl Config {
         text
     }
 
+    /// Writes a number into the text of a file that [`Config::template`] made; `None` if it lacks the key.
+    pub fn with_number(file: &str, section: &str, key: &str, number: i64) -> Option<String> {
+        let (mut inside, mut is_written) = (false, false);
+        let mut text = String::with_capacity(file.len());
+        for line in file.lines() {
+            if line.starts_with('[') {
+                inside = line == format!("[{section}]");
+            }
+            let name = line.trim_start_matches("# ").split(" = ").next();
+            if inside && !is_written && name == Some(key) {
+                let _ = writeln!(text, "{key} = {number}");
+                is_written = true;
+            } else {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        is_written.then_some(text)
+    }
+
     fn value(&self, section: &str, key: &str) -> &Value {
         let found = self.values.iter().find(|((a, b), _)| (*a, *b) == (section, key));
         &found.expect("only declared keys are asked for").1.0
@@ -359,6 +378,18 @@ mod tests {
         assert_eq!(config.texts("security", "allowed_researchers"), ["a", "b"]);
         let origins: Vec<String> = config.entries().map(|(_, _, origin)| origin.to_string()).collect();
         assert_eq!(origins, ["file", "environment FBM_RESEARCHER_PORT", "environment FBM_SECURITY_ALLOWED_RESEARCHERS"]);
+    }
+
+    #[test]
+    fn a_number_is_written_into_a_new_file_where_its_key_is() {
+        let file = Config::template(SETTINGS, &[("researcher", "ip", "10.0.0.1".to_owned())]);
+        let changed = Config::with_number(&file, "researcher", "port", 14_001).unwrap();
+        let config = Config::load(SETTINGS, &changed, none).unwrap();
+        assert_eq!((config.text("researcher", "ip"), config.integer("researcher", "port")), ("10.0.0.1", 14_001));
+        let again = Config::with_number(&changed, "researcher", "port", 14_002).unwrap();
+        assert_eq!(Config::load(SETTINGS, &again, none).unwrap().integer("researcher", "port"), 14_002);
+        assert_eq!(again.lines().count(), file.lines().count());
+        assert!(Config::with_number(&file, "security", "port", 1).is_none());
     }
 
     #[test]

@@ -8,4 +8,5 @@ pub mod control;
 pub mod database;
 pub mod folder;
 pub mod keystore;
+pub mod parties;
 pub mod user;

@@ -26,9 +26,6 @@ use crate::output::{note, print, print_json};
 
 /// Runs the demo. On any way out all processes end; without `--keep` only the artefacts stay.
 pub(crate) async fn run(args: DemoArgs) -> Outcome {
-    if args.secagg == SecaggChoice::JoyeLibert {
-        return Err(Failure::new("--secagg joye-libert cannot be run yet in this version; choose lom or none"));
-    }
     #[expect(clippy::disallowed_methods, reason = "the demo is a program that tells how long it took")]
     let started = std::time::Instant::now();
     let (root, _temporary) = if let Some(path) = &args.keep {
@@ -150,7 +147,11 @@ fn plan() -> Result<TrainingPlan, Failure> {
 
 fn experiment(args: &DemoArgs) -> Result<ExperimentSpec, Failure> {
     let patience = Patience { min_nodes: 4, ..Patience::default() };
-    let secagg = if args.secagg == SecaggChoice::None { Secagg::None } else { Secagg::Lom };
+    let secagg = match args.secagg {
+        SecaggChoice::Lom => Secagg::Lom,
+        SecaggChoice::JoyeLibert => Secagg::JoyeLibert,
+        SecaggChoice::None => Secagg::None,
+    };
     Ok(ExperimentSpec::new(RawExperimentSpec {
         name: "Heart disease in four hospitals".into(),
         selection: Selection::Tags(Tags::new(["heart"])?),

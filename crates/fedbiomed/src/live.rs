@@ -235,7 +235,8 @@ impl Live {
 /// Which exchange around a hidden sum is under way.
 fn step(snapshot: &Snapshot) -> Option<&'static str> {
     match snapshot.step {
-        Some(SecureStep::Agree | SecureStep::Prepare) => Some("preparing"),
+        Some(SecureStep::Agree | SecureStep::OpenSeeds | SecureStep::Prepare) => Some("preparing"),
+        Some(SecureStep::ShareKeys | SecureStep::SumKeys) => Some("making keys"),
         Some(SecureStep::Attest) => Some("agreeing on the survivors"),
         Some(SecureStep::Reveal) => Some("revealing"),
         None => snapshot.scheme.filter(|_| snapshot.state == ExperimentState::Running).map(|_| "hidden sum"),

@@ -11,7 +11,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use protocol::{NodeMessage, Progress, Refusal, RefusalCode, RequestId, ResearcherMessage, Tags, Task, TaskId};
+use protocol::{NodeMessage, Progress, Refusal, RefusalCode, RequestId, ResearcherMessage, Tags, Task, TaskId, Work};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use transport::link::Link;
@@ -22,6 +22,7 @@ use crate::disclosure::{self, Cleared, Disclosure};
 use crate::handle::NodeHandle;
 use crate::participant::{Event, Participant, State};
 use crate::policy::Permit;
+use crate::secure;
 use crate::store::{Enrolment, StoreError, TaskRecord};
 use crate::workshop::Workshop;
 
@@ -239,6 +240,7 @@ impl<L: Link> Loop<L> {
             ResearcherMessage::Cancel { task, refusal } => self.apply(&task, Event::Cancelled(refusal)).await,
             ResearcherMessage::Settled { task } => self.apply(&task, Event::Settled).await,
             ResearcherMessage::Search { request, tags } => self.search(request, tags.as_ref()).await,
+            ResearcherMessage::Over { experiment } => Ok(secure::end(&self.node, &self.enrolment.researcher, &experiment)?),
         }
     }
 
@@ -270,6 +272,8 @@ impl<L: Link> Loop<L> {
             Err(refusal) => (Event::Denied(refusal), None),
         };
         let participant = Participant::new(id.clone(), self.node.now());
+        let is_exchange = matches!(task.work, Work::Secure { .. });
+        let participant = if is_exchange { participant.of_exchange() } else { participant };
         self.jobs.insert(id.clone(), Job::new(participant, task, signature, permit));
         self.apply(&id, event).await
     }

@@ -115,8 +115,16 @@ fn changes(request: &Request) -> Option<Value> {
         Request::DistrustPeer { researcher, node } => {
             json!({ "command": "distrust_peer", "researcher": researcher, "node": node })
         }
+        Request::RegisterParty { researcher, party, fingerprint, address, .. } => json!({
+            "command": "register_party", "researcher": researcher, "party": party, "fingerprint": fingerprint, "address": address,
+        }),
+        Request::RemoveParty { researcher, party } => {
+            json!({ "command": "remove_party", "researcher": researcher, "party": party })
+        }
         Request::Status
         | Request::Peers
+        | Request::Parties
+        | Request::ExportCertificate { .. }
         | Request::Results { .. }
         | Request::Enrolments
         | Request::Certificates
@@ -203,6 +211,16 @@ impl NodeHandle {
                 or_failed(self.trust_peer(researcher, &node, name, &fingerprint).map(done))
             }
             Request::DistrustPeer { researcher, node } => or_failed(self.distrust_peer(researcher, &node).map(done)),
+            Request::Parties => or_failed(self.parties().list().map(|rows| Reply::Parties { rows })),
+            Request::RegisterParty { researcher, party, fingerprint, address, replaces } => {
+                or_failed(self.register_party(researcher, party, &fingerprint, &address, replaces).map(done))
+            }
+            Request::RemoveParty { researcher, party } => {
+                or_failed(self.remove_party(researcher.as_ref(), &party).map(done))
+            }
+            Request::ExportCertificate { researcher } => {
+                or_failed(self.export_certificate(researcher).map(|pem| Reply::Certificate { pem }))
+            }
             Request::Results { experiment } => {
                 or_failed(self.result_rows(experiment.as_ref()).map(|rows| Reply::Results { rows }))
             }

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use component::control::{Connection, ControlError};
 use component::folder::{ComponentFolder, FolderError};
+use component::parties::Registration;
 use component::user::{own_uid, user_name};
 use protocol::{ColumnFace, DataType, DatasetId, ExperimentId, Measured, NodeId, RefusalCode, ResearcherId, Tags, TaskId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use transport::negotiation::Party;
 
 use crate::handle::{NodeHandle, OpenError};
 
@@ -169,6 +171,28 @@ pub enum Request {
         researcher: Option<ResearcherId>,
         node: NodeId,
     },
+    /// The parties of direct key negotiations. Answers [`Reply::Parties`].
+    Parties,
+    /// Writes down whose key a party shows and where it listens, HOST:PORT. The researcher may be left out where there is one only.
+    RegisterParty {
+        #[serde(default)]
+        researcher: Option<ResearcherId>,
+        party: Party,
+        fingerprint: String,
+        address: String,
+        replaces: bool,
+    },
+    /// Forgets a party, in one federation or in all.
+    RemoveParty {
+        #[serde(default)]
+        researcher: Option<ResearcherId>,
+        party: Party,
+    },
+    /// The node's certificate in a federation. Answers [`Reply::Certificate`].
+    ExportCertificate {
+        #[serde(default)]
+        researcher: Option<ResearcherId>,
+    },
     /// The node's own numbers of each round, of one experiment or of all, oldest first. Answers [`Reply::Results`].
     Results {
         #[serde(default)]
@@ -252,6 +276,12 @@ pub enum Reply {
     },
     Peers {
         rows: Vec<PeerRow>,
+    },
+    Parties {
+        rows: Vec<Registration>,
+    },
+    Certificate {
+        pem: String,
     },
     Results {
         rows: Vec<ResultRow>,

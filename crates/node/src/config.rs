@@ -1,6 +1,7 @@
 //! A node's configuration: its keys, and their values as types.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use component::config::{Config, ConfigError, Origin, Setting, Takes, nearest};
@@ -90,6 +91,44 @@ pub const SETTINGS: &[Setting] = &[
         default: "\"auto\"",
         doc: "Whose keys are taken for those of other nodes: enrolment, as the researcher says and then unchanged, or pinned, only those \
               given by `node peers trust`. auto: pinned where secure aggregation is required.",
+    },
+    Setting {
+        section: "security",
+        key: "joye_libert_modulus",
+        takes: Takes::Text,
+        default: "\"\"",
+        doc: "A file with the 2048-bit modulus of the scheme joye-libert, decimal or hexadecimal after 0x; a relative path begins in \
+              this folder. Whoever knows its factors can read every contribution. Empty: RSA-2048 of the RSA Factoring Challenge. The \
+              researcher and all nodes need the same.",
+    },
+    Setting {
+        section: "security",
+        key: "negotiation",
+        takes: Takes::Choice(&["relay", "direct", "both"]),
+        default: "\"relay\"",
+        doc: "How keys for hidden sums reach the other nodes: relay, through the researcher, so that this node listens nowhere; direct, by \
+              connections between the parties, for which this node listens while a negotiation runs; both, as the experiment says.",
+    },
+    Setting {
+        section: "negotiation",
+        key: "host",
+        takes: Takes::Text,
+        default: "\"0.0.0.0\"",
+        doc: "The address on which the other parties are awaited in a direct negotiation; 0.0.0.0 for all addresses of this machine.",
+    },
+    Setting {
+        section: "negotiation",
+        key: "port",
+        takes: Takes::Integer { least: 1, most: 65_535 },
+        default: "14000",
+        doc: "The TCP port of direct negotiations; further components of one machine take the next ones.",
+    },
+    Setting {
+        section: "negotiation",
+        key: "timeout",
+        takes: Takes::Duration,
+        default: "\"60s\"",
+        doc: "How long a direct negotiation waits for the other parties; then the port is closed.",
     },
     Setting {
         section: "datasets",
@@ -186,6 +225,25 @@ pub enum RosterRule {
     Pinned,
 }
 
+/// How keys for hidden sums may reach the other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NegotiationRule {
+    /// Through the researcher only.
+    Relay,
+    /// By direct connections only.
+    Direct,
+    /// As the experiment says.
+    Both,
+}
+
+/// Where and how a node negotiates directly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NegotiationSettings {
+    pub host: String,
+    pub port: u16,
+    pub timeout: Duration,
+}
+
 /// What a hospital demands of hidden sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecureRules {
@@ -194,6 +252,7 @@ pub struct SecureRules {
     /// `None`: the default of crate `secagg`.
     pub max_colluders: Option<u32>,
     pub roster: RosterRule,
+    pub negotiation: NegotiationRule,
 }
 
 /// Limits of what a node keeps on disk.
@@ -231,6 +290,9 @@ pub struct NodeConfig {
     /// `None`: all that are enrolled.
     pub allowed_researchers: Option<BTreeSet<ResearcherId>>,
     pub secure: SecureRules,
+    pub negotiation: NegotiationSettings,
+    /// The file of another modulus for Joye-Libert than the default.
+    pub joye_libert_modulus: Option<PathBuf>,
     pub row_counts: RowCounts,
     pub proxy: ProxySettings,
     pub storage: StorageLimits,
@@ -296,6 +358,11 @@ fn secure_rules(layers: &Config) -> SecureRules {
         min_parties: layers.number("security", "min_parties"),
         max_colluders: u32::try_from(layers.number::<i64>("security", "max_colluders")).ok(),
         roster,
+        negotiation: match layers.text("security", "negotiation") {
+            "direct" => NegotiationRule::Direct,
+            "both" => NegotiationRule::Both,
+            _ => NegotiationRule::Relay,
+        },
     }
 }
 
@@ -349,6 +416,12 @@ impl NodeConfig {
             allowed_plan_kinds: kinds.iter().map(|word| plan_kind(word)).collect::<Result<_, _>>()?,
             allowed_researchers: (!researchers.is_empty()).then_some(researchers),
             secure: secure_rules(&layers),
+            negotiation: NegotiationSettings {
+                host: layers.text("negotiation", "host").to_owned(),
+                port: layers.number("negotiation", "port"),
+                timeout: layers.duration("negotiation", "timeout"),
+            },
+            joye_libert_modulus: given(layers.text("security", "joye_libert_modulus")).map(PathBuf::from),
             row_counts: match layers.text("datasets", "row_counts") {
                 "exact" => RowCounts::Exact,
                 "hidden" => RowCounts::Hidden,

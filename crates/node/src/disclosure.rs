@@ -22,7 +22,7 @@ use transport::blob::ChunkDigests;
 use crate::handle::NodeHandle;
 use crate::participant::Held;
 use crate::policy::{Permit, Policy, work_name};
-use crate::secure::{self, Masks};
+use crate::secure::{self, DeskError, Masks};
 use crate::spool::{INLINE_BYTES, SpoolWriter, digest_of};
 use crate::store::{OwnNumbers, OwnResult};
 use encode::{Hiding, Written, encode};
@@ -206,6 +206,11 @@ pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome, mask
     let checked = check_dataset(node, &permit);
     let checked = checked.and_then(|()| check_rows(node.policy(), outcome)).and_then(|()| check(&task.layout, outcome));
     let checked = checked.and_then(|bytes| check_masks(&task, masks).map(|()| bytes));
+    let checked = checked.and_then(|bytes| match masks {
+        Some(masks) => masks.byte_len(&task.layout).ok_or_else(|| internal("the hidden contribution is too large")),
+        None => Ok(bytes),
+    });
+    let bytes = checked.as_ref().ok().copied();
     let mut clipped = None;
     let disclosure = match checked {
         Ok(bytes) => write_out(node, &permit, outcome, bytes, masks, &mut clipped).unwrap_or_else(Disclosure::Hindered),
@@ -220,7 +225,7 @@ pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome, mask
     let digest = if let Disclosure::Cleared(cleared) = &disclosure { Some(cleared.held.digest) } else { None };
     let facts = json!({
         "researcher": researcher, "requester": task.requester.user, "task": task.id, "dataset": task.dataset,
-        "decision": decision, "digest": digest, "bytes": layout_byte_len(&task.layout),
+        "decision": decision, "digest": digest, "bytes": bytes,
         "session": masks.map(Masks::session),
     });
     if let Err(refusal) = node.audit(event, facts) {
@@ -288,13 +293,33 @@ fn write_out(
     }
     let mut writer: SpoolWriter = node.spool().create(permit.researcher(), &task.id)?;
     let mut content = is_inline.then(Vec::new);
-    let hiding = masks.zip(task.masking.as_ref()).map(|(masks, masking)| Hiding { masks, clipping: &masking.clipping });
-    let written = encode(&task.layout, outcome, hiding, rounding(node, task), |bytes| {
+    let mut write = |bytes: &[u8]| {
         if let Some(content) = &mut content {
             content.extend_from_slice(bytes);
         }
         writer.write(bytes)
-    })?;
+    };
+    let hiding = |masks| task.masking.as_ref().map(|masking| Hiding { masks, clipping: &masking.clipping });
+    let rounding = rounding(node, task);
+    let written = match masks {
+        None => encode(&task.layout, outcome, None, rounding, write)?,
+        Some(Masks::Lom(masks)) => encode(&task.layout, outcome, hiding(Some(masks)), rounding, write)?,
+        Some(Masks::JoyeLibert(cipher)) => {
+            let mut elements = Vec::new();
+            let written = encode(&task.layout, outcome, hiding(None), rounding, |bytes| {
+                elements.extend_from_slice(bytes);
+                Ok(())
+            })?;
+            if matches!(written, Written::All { .. }) {
+                match cipher.encrypt(node, permit, &elements) {
+                    Ok(encrypted) => write(&encrypted)?,
+                    Err(DeskError::Refused(refusal)) => return Ok(Disclosure::Withheld(refusal)),
+                    Err(DeskError::Hindered(error)) => return Err(error),
+                }
+            }
+            written
+        }
+    };
     let is_hidden = masks.is_some();
     Ok(match written {
         Written::All { clipped: count } => {

@@ -1,20 +1,23 @@
 //! A node opened on its folder: all that its commands, its agents and its gates share.
 
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use component::audit::{AuditError, AuditLog};
 use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use component::keystore::KeyStore;
+use component::parties::Parties;
 use protocol::{NodeId, Refusal, RefusalCode, Timestamp};
 use rand::rngs::StdRng;
 #[expect(clippy::disallowed_types, reason = "the daemon is a driver: it seeds its generator once")]
 use rand::rngs::SysRng;
 use rand::{Rng, SeedableRng};
+use secagg::joye_libert::{Group, ModulusProblem};
 use serde_json::Value;
 use thiserror::Error;
 use transport::clock::{Clock, SystemClock};
+use transport::negotiation::Office;
 
 use crate::config::{NodeConfig, NodeConfigError, is_name};
 use crate::halt::Halt;
@@ -29,15 +32,17 @@ pub enum OpenError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("cannot use {path}: {source}")]
-    Io { path: std::path::PathBuf, source: io::Error },
+    Io { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
-    Config { path: std::path::PathBuf, source: NodeConfigError },
+    Config { path: PathBuf, source: NodeConfigError },
     #[error("a node's name has 1 to 128 characters without control characters, found {0:?}")]
     Name(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error("{path}, the modulus of `security.joye_libert_modulus`: {source}")]
+    Modulus { path: PathBuf, source: ModulusProblem },
     #[error("the system gives no random bytes: {0}")]
     Entropy(String),
 }
@@ -65,8 +70,20 @@ pub struct NodeHandle {
     policy: Policy,
     spool: Spool,
     halt: Halt,
+    joye_libert: Group,
     /// Held while the secrets of sums are taken from the disk, moved on and written back.
     desk: Mutex<()>,
+    parties: Parties,
+    /// Made for the first direct negotiation.
+    office: OnceLock<Arc<Office>>,
+}
+
+/// Reads the modulus of Joye-Libert that the hospital chose.
+fn modulus(folder: &ComponentFolder, config: &NodeConfig) -> Result<Group, OpenError> {
+    let Some(path) = &config.joye_libert_modulus else { return Ok(Group::default()) };
+    let path = folder.root().join(path);
+    let text = std::fs::read_to_string(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+    Group::from_text(&text).map_err(|source| OpenError::Modulus { path, source })
 }
 
 fn system_rng() -> Result<StdRng, OpenError> {
@@ -117,7 +134,10 @@ impl NodeHandle {
             policy: Policy::of(&config),
             spool: Spool::new(folder.spool()),
             halt: Halt::default(),
+            joye_libert: modulus(folder, &config)?,
             desk: Mutex::new(()),
+            parties: Parties::of(folder),
+            office: OnceLock::new(),
             folder: folder.clone(),
             config,
             store,
@@ -171,6 +191,20 @@ impl NodeHandle {
     /// Draws with the node's generator.
     pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
         draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The group of Joye-Libert, from the hospital's own configuration.
+    pub(crate) fn joye_libert(&self) -> &Group {
+        &self.joye_libert
+    }
+
+    /// Those with whom this node negotiates keys directly.
+    pub(crate) fn parties(&self) -> &Parties {
+        &self.parties
+    }
+
+    pub(crate) fn own_office(&self) -> &OnceLock<Arc<Office>> {
+        &self.office
     }
 
     /// Waits for the desk of secure aggregation.

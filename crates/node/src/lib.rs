@@ -20,6 +20,7 @@ mod housekeeping;
 mod ledger;
 mod memory;
 pub mod participant;
+mod parties;
 pub mod policy;
 mod results;
 mod secure;

@@ -1,12 +1,16 @@
 //! How much memory a task needs, by estimate, and how much it may have. A task that the machine cannot hold would end the
 //! daemon, and do so again at every start.
 
-use protocol::{Plan, Precision, Task, layout_byte_len};
+use protocol::{Plan, Precision, Scheme, Task, layout_byte_len};
 
 /// What a task may need where the machine does not say how much memory it has.
 const UNKNOWN_MACHINE: u64 = 2 << 30;
 /// Copies of the model and of the contribution: as it came, parsed, trained, its best, the optimizer's two.
 const MODEL_COPIES: u64 = 6;
+
+/// An encrypted contribution is a little more than twice as long as its elements, and so are its masks; neither is there as
+/// often as the copies above.
+const ENCRYPTED_TIMES: u64 = 2;
 
 /// The bytes in the first line of `/proc/meminfo`, such as `MemTotal:       16318480 kB`.
 fn total(meminfo: &str) -> Option<u64> {
@@ -35,7 +39,10 @@ pub(crate) fn estimate(task: &Task, rows: u64, all_columns: u64) -> u64 {
     };
     let columns = if takes_all { all_columns } else { task.plan.columns().len() as u64 };
     let table = rows.saturating_mul(columns).saturating_mul(8 + precision);
-    let contribution = layout_byte_len(&task.layout).unwrap_or(u64::MAX);
+    let mut contribution = layout_byte_len(&task.layout).unwrap_or(u64::MAX);
+    if task.masking.as_ref().is_some_and(|masking| masking.scheme == Scheme::JoyeLibert) {
+        contribution = contribution.saturating_mul(ENCRYPTED_TIMES);
+    }
     let model = task.model.map_or(0, |model| model.bytes);
     table.saturating_add(model.saturating_add(contribution).saturating_mul(MODEL_COPIES))
 }

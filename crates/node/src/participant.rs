@@ -1,7 +1,7 @@
 //! The node's part of one task: what happens next, and nothing of how. No socket, no clock, no file.
 //!
 //! The agent feeds events and carries out the actions in their order. What was accepted is in the journal before the researcher
-//! hears of it; a contribution is on disk and in the journal before its first byte leaves; a task that is known is not done
+//! hears of it, and of an exchange of secure aggregation it hears the answer only; a contribution is on disk and in the journal before its first byte leaves; a task that is known is not done
 //! again. After a restart [`Participant::restored`] goes on from the journal.
 
 use std::time::Duration;
@@ -137,6 +137,7 @@ pub struct Participant {
     state: State,
     is_connected: bool,
     is_computing: bool,
+    is_exchange: bool,
     backoff: Backoff,
     updated: Timestamp,
 }
@@ -149,7 +150,15 @@ impl Participant {
 
     /// A task from the journal.
     pub fn restored(task: TaskId, state: State, updated: Timestamp) -> Self {
-        Self { task, state, is_connected: false, is_computing: false, backoff: Backoff::transfer(), updated }
+        let backoff = Backoff::transfer();
+        Self { task, state, is_connected: false, is_computing: false, is_exchange: false, backoff, updated }
+    }
+
+    /// Makes it an exchange of secure aggregation, whose answer follows at once and is the first word about it: before that nobody is
+    /// told that it was accepted, and the journal need not wait for the disk.
+    #[must_use]
+    pub fn of_exchange(self) -> Self {
+        Self { is_exchange: true, ..self }
     }
 
     pub fn task(&self) -> &TaskId {
@@ -187,7 +196,12 @@ impl Participant {
             Event::Restarted if self.state == State::Accepted => self.compute(),
             Event::Admitted if self.state == State::New => {
                 self.is_connected = true;
-                let mut actions = self.enter(State::Accepted, now);
+                let mut actions = if self.is_exchange {
+                    (self.state, self.updated) = (State::Accepted, now);
+                    vec![Action::Store { lazy: true }]
+                } else {
+                    self.enter(State::Accepted, now)
+                };
                 actions.extend(self.compute());
                 actions
             }
@@ -232,7 +246,7 @@ impl Participant {
     fn word(&self) -> Option<NodeMessage> {
         let task = self.task.clone();
         match &self.state {
-            State::Accepted | State::Running => Some(NodeMessage::Accepted { task }),
+            State::Accepted | State::Running => (!self.is_exchange).then_some(NodeMessage::Accepted { task }),
             State::OutOfRange { exponents } => Some(NodeMessage::OutOfRange { task, exponents: exponents.clone() }),
             State::Answered { answer } => Some(NodeMessage::Answered { task, answer: answer.clone() }),
             State::Refused(refusal) => Some(NodeMessage::Refused { task, refusal: refusal.clone() }),

@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    Plan, PlanKind, Purpose, Refusal, RefusalCode, ResearcherId, Scheme, SecureStep, Task, VectorSpec, Width, Work,
+    Plan, PlanKind, Purpose, Refusal, RefusalCode, ResearcherId, SecureMessage, SecureStep, Task, VectorSpec, Width, Work,
     layout_byte_len,
 };
 use serde_json::json;
 
-use crate::config::{NodeConfig, SecureAggregation, SecureRules};
+use crate::config::{NegotiationRule, NodeConfig, SecureAggregation, SecureRules};
 use crate::handle::NodeHandle;
 use crate::ledger::Reservation;
 use crate::memory;
@@ -91,20 +91,10 @@ fn work_fits_plan(task: &Task) -> bool {
     }
 }
 
-/// The phase of each exchange; contributions have 0.
-fn phase(step: SecureStep) -> u16 {
-    match step {
-        SecureStep::Agree => 1,
-        SecureStep::Prepare => 2,
-        SecureStep::Attest => 3,
-        SecureStep::Reveal => 4,
-    }
-}
-
 /// Whether an exchange around a hidden sum asks for nothing else: no data, no model, no contribution.
 fn check_exchange(task: &Task, step: SecureStep) -> Result<(), Refusal> {
     let is_bare = task.model.is_none() && task.layout.is_empty() && task.masking.is_none();
-    if is_bare && task.key.phase == phase(step) {
+    if is_bare && task.key.phase == step.phase() {
         return Ok(());
     }
     refuse(RefusalCode::PlanInvalid, "an exchange of secure aggregation has its own phase, and no model, layout or masking")
@@ -148,13 +138,10 @@ impl Policy {
             (SecureAggregation::Required, None) if !is_exchange => refuse(
                 RefusalCode::SecureAggregationRequired,
                 format!(
-                    "this node gives nothing but hidden sums, of statistics too; ask with secagg = \"lom\" and at least {} nodes",
+                    "this node gives nothing but hidden sums, of statistics too; ask with secagg = \"lom\" or \"joye-libert\" and at \
+                     least {} nodes",
                     self.secure.min_parties
                 ),
-            ),
-            (_, Some(masking)) if masking.scheme != Scheme::Lom => refuse(
-                RefusalCode::SecureAggregationNotAllowed,
-                "this node takes part in secure aggregation with secagg = \"lom\" only",
             ),
             (_, Some(_)) if task.key.phase != 0 || !has_clipping(task) => refuse(
                 RefusalCode::PlanInvalid,
@@ -162,6 +149,11 @@ impl Policy {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one contribution or one model may take so many bytes.
+    pub(crate) fn allows_bytes(&self, bytes: u64) -> bool {
+        bytes <= self.largest_bytes
     }
 
     /// Whether the node registers a dataset of so many rows, or trains on so many.
@@ -214,6 +206,24 @@ impl Policy {
         Ok(Permit { researcher: enrolment.researcher.clone(), task: task.clone(), dataset, reservation })
     }
 
+    /// Whether keys may go the way that is asked: a question for a relayed key is empty.
+    fn check_way(&self, step: SecureStep, message: &SecureMessage) -> Result<(), Refusal> {
+        let is_direct = !message.as_bytes().is_empty();
+        match self.secure.negotiation {
+            NegotiationRule::Relay if step == SecureStep::Agree && is_direct => refuse(
+                RefusalCode::SecureAggregationNotAllowed,
+                "this node listens nowhere, so its keys go by way of the researcher; ask with key_negotiation = \"relay\", or have the \
+                 hospital set security.negotiation = \"both\"",
+            ),
+            NegotiationRule::Direct if step == SecureStep::Agree && !is_direct => refuse(
+                RefusalCode::SecureAggregationNotAllowed,
+                "this node brings its keys to the other parties itself; ask with key_negotiation = \"direct\", or have the hospital set \
+                 security.negotiation = \"both\"",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The rules for a task whose origin is known, in the order of who asks, what is asked, of which data.
     fn decide(&self, enrolment: &Enrolment, task: &Task, dataset: Option<Dataset>) -> Result<Option<Dataset>, Refusal> {
         if !self.allows(enrolment) {
@@ -223,14 +233,15 @@ impl Policy {
             return refuse(RefusalCode::PlanKindNotAllowed, "the hospital does not allow plans of this kind");
         }
         self.check_secure(task)?;
-        if let Work::Secure { step, .. } = &task.work {
+        if let Work::Secure { step, message } = &task.work {
+            self.check_way(*step, message)?;
             return check_exchange(task, *step).map(|()| None);
         }
         if !work_fits_plan(task) {
             return refuse(RefusalCode::PlanInvalid, "the work does not belong to the plan");
         }
         let model_bytes = task.model.map_or(0, |model| model.bytes);
-        if model_bytes > self.largest_bytes || layout_byte_len(&task.layout).is_none_or(|bytes| bytes > self.largest_bytes) {
+        if !self.allows_bytes(model_bytes) || layout_byte_len(&task.layout).is_none_or(|bytes| !self.allows_bytes(bytes)) {
             return refuse(RefusalCode::TooLarge, "the model or the contribution exceeds what the hospital allows");
         }
         // A dataset that the researcher may not see is as unknown as one that does not exist.

@@ -4,93 +4,42 @@
 //! methods of `secagg` are idempotent, so that a task that is done again after a crash gives the same bytes. The hospital's rules and
 //! its roster are asked at every step, as they are then.
 
+pub(crate) mod direct;
+mod error;
+mod joye_libert;
+mod lom;
 mod roster;
 mod seal;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::MutexGuard;
 
-use component::keystore::KeyStoreError;
+use component::database::Durability;
 use protocol::{
-    ExperimentId, Refusal, RefusalCode, ResearcherId, SecureMessage, SecureStep, Task, TaskId, VectorSpec, Width, Work,
+    ExperimentId, Refusal, RefusalCode, ResearcherId, Scheme, SecureMessage, SecureStep, Task, TaskId, VectorSpec, Work,
+    layout_byte_len,
 };
 use secagg::channel::Roster;
-use secagg::exchange::{
-    AgreeAnswer, AttestRequest, MaskRequest, PrepareRequest, RevealAnswer, RevealRequest, decode, encode,
-};
+use secagg::exchange::{AgreeAnswer, decode, encode};
 use secagg::identity::{IdentityKey, IdentityPublic};
-use secagg::lom::{Masker, NodeRole, Preparation};
+use secagg::lom::NodeRole;
 use secagg::mask::{Modulus, VectorName};
-use secagg::party::{Experiment, PartyId};
+use secagg::party::{Experiment, Parties, PartyId};
 use secagg::problem::Problem;
-use secagg::session::{Rules, SessionId, SessionSpec, Terms};
-use secagg::wire::Fixed;
+use secagg::session::{Rules, SessionId, SessionSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::enrolment::EnrolmentError;
 use crate::handle::NodeHandle;
+use crate::participant::State;
 use crate::policy::Permit;
 use crate::store::StoreError;
-
-/// Why the desk gives nothing.
-#[derive(Debug)]
-pub(crate) enum DeskError {
-    Refused(Refusal),
-    /// The own disk failed; to be tried again.
-    Hindered(io::Error),
-}
-
-impl From<Refusal> for DeskError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<StoreError> for DeskError {
-    fn from(error: StoreError) -> Self {
-        Self::Hindered(io::Error::other(error))
-    }
-}
-
-impl From<KeyStoreError> for DeskError {
-    fn from(error: KeyStoreError) -> Self {
-        tracing::error!(%error, "a key of this node cannot be used");
-        Self::Refused(Refusal::new(RefusalCode::Unavailable, "the node cannot use its keys"))
-    }
-}
-
-impl From<EnrolmentError> for DeskError {
-    fn from(error: EnrolmentError) -> Self {
-        match error {
-            EnrolmentError::Store(error) => error.into(),
-            error => {
-                tracing::error!(%error, "the identity of this node cannot be used");
-                Self::Refused(Refusal::new(RefusalCode::Unavailable, "the node cannot use its identity"))
-            }
-        }
-    }
-}
-
-impl From<Problem> for DeskError {
-    fn from(problem: Problem) -> Self {
-        let code = match &problem {
-            Problem::TooFewParties { .. } | Problem::TooFewSurvivors { .. } | Problem::MinParties { .. } => {
-                RefusalCode::TooFewParties
-            }
-            Problem::NotInRoster { .. } => RefusalCode::RosterMismatch,
-            _ => RefusalCode::SecureAggregationFailed,
-        };
-        // A problem names parties, steps and numbers of parties, and nothing of data or of secrets.
-        Self::Refused(Refusal::new(code, problem.to_string()))
-    }
-}
-
-fn failed(sentence: impl Into<String>) -> DeskError {
-    DeskError::Refused(Refusal::new(RefusalCode::SecureAggregationFailed, sentence))
-}
+pub(crate) use error::DeskError;
+use error::failed;
+pub(crate) use lom::Masks as LomMasks;
+pub(crate) use roster::PeerError;
 
 /// What this node keeps of one experiment. Secret.
 #[derive(Serialize, Deserialize)]
@@ -100,6 +49,9 @@ struct Secrets {
     /// The keys with which channels were agreed.
     identities: Roster,
     sessions: BTreeMap<SessionId, Session>,
+    /// The keys of Joye-Libert, in experiments that use it.
+    #[serde(default)]
+    keys: secagg::joye_libert::Node,
 }
 
 /// What is kept of a session beside the secrets themselves.
@@ -111,28 +63,48 @@ struct Session {
     contribution: Option<TaskId>,
 }
 
-/// The masks of one contribution.
-pub(crate) struct Masks {
-    masker: Masker,
-    session: SessionId,
+/// What hides one contribution.
+pub(crate) enum Masks {
+    Lom(lom::Masks),
+    JoyeLibert(joye_libert::Cipher),
 }
 
 impl Masks {
-    /// The session, for the audit log.
+    /// The session, or the keys, for the audit log.
     pub(crate) fn session(&self) -> String {
-        self.session.to_string()
+        match self {
+            Self::Lom(masks) => masks.session(),
+            Self::JoyeLibert(cipher) => cipher.keys(),
+        }
     }
 
-    /// Adds the masks to elements `first_element…` of a vector of the layout, in place.
-    pub(crate) fn add(&self, index: usize, spec: &VectorSpec, first_element: u64, elements: &mut [u8]) {
-        let modulus = match spec.encoding.width {
-            Width::Bits32 => Modulus::Bits32,
-            Width::Bits64 => Modulus::Bits64,
-            Width::Bits128 => Modulus::Bits128,
-        };
-        let index = u32::try_from(index).expect("a layout has fewer vectors");
-        let name = VectorName { index, purpose: spec.purpose.name(), name: &spec.name };
-        self.masker.add(name, modulus, first_element, elements).expect("whole elements are masked");
+    /// The number of bytes that a hidden contribution of this layout has.
+    pub(crate) fn byte_len(&self, layout: &[VectorSpec]) -> Option<u64> {
+        match self {
+            Self::Lom(_) => layout_byte_len(layout),
+            Self::JoyeLibert(cipher) => cipher.byte_len(layout),
+        }
+    }
+}
+
+/// What `secagg` calls a vector of a layout, and what its elements are summed modulo.
+fn vector(index: usize, spec: &VectorSpec) -> (VectorName<'_>, Modulus) {
+    let index = u32::try_from(index).expect("a layout has fewer vectors");
+    let modulus = Modulus::of_bytes(spec.encoding.width.bytes()).expect("elements have 4, 8 or 16 bytes");
+    (VectorName { index, purpose: spec.purpose.name(), name: &spec.name }, modulus)
+}
+
+/// What the audit log says of a sum.
+struct Sum<'a> {
+    id: String,
+    parties: &'a Parties,
+    threshold: u32,
+    colluders: u32,
+}
+
+impl<'a> From<&'a SessionSpec> for Sum<'a> {
+    fn from(spec: &'a SessionSpec) -> Self {
+        Self { id: spec.id().to_string(), parties: &spec.parties, threshold: spec.threshold, colluders: spec.colluders }
     }
 }
 
@@ -153,6 +125,9 @@ pub(crate) fn answer(node: &NodeHandle, permit: &Permit) -> Result<SecureMessage
     let request = message.as_bytes();
     let answer = match step {
         SecureStep::Agree => desk.agree(),
+        SecureStep::ShareKeys => desk.share_keys(&decode("request", request)?).map(|shares| encode(&shares)),
+        SecureStep::SumKeys => desk.sum_keys(&decode("request", request)?).map(|sum| encode(&sum)),
+        SecureStep::OpenSeeds => desk.open_seeds(&decode("request", request)?).map(|seed| encode(&seed)),
         SecureStep::Prepare => desk.prepare(&decode("request", request)?),
         SecureStep::Attest => desk.attest(&decode("request", request)?),
         SecureStep::Reveal => desk.reveal(&decode("request", request)?),
@@ -161,23 +136,66 @@ pub(crate) fn answer(node: &NodeHandle, permit: &Permit) -> Result<SecureMessage
     SecureMessage::new(bytes).map_err(|error| DeskError::Refused(Refusal::new(RefusalCode::TooLarge, error.to_string())))
 }
 
-/// Gives the masks of a permitted contribution; `None` if it is not to be hidden. They are for this task alone, until
+/// Gives what hides a permitted contribution; `None` if it is not to be hidden. Masks are for this task alone, until
 /// [`give_back`].
 pub(crate) fn masks(node: &NodeHandle, permit: &Permit) -> Result<Option<Masks>, DeskError> {
     let Some(masking) = &permit.task().masking else { return Ok(None) };
-    let request = decode("request", masking.message.as_bytes())?;
-    Desk::open(node, permit).masks(&request).map(Some)
+    let (desk, request) = (Desk::open(node, permit), masking.message.as_bytes());
+    let masks = match masking.scheme {
+        Scheme::Lom => Masks::Lom(desk.masks(&decode("request", request)?)?),
+        Scheme::JoyeLibert => Masks::JoyeLibert(desk.cipher(&decode("request", request)?)?),
+    };
+    let bytes = masks.byte_len(&permit.task().layout);
+    if bytes.is_none_or(|bytes| !node.policy().allows_bytes(bytes)) {
+        return Err(Refusal::new(RefusalCode::TooLarge, "the hidden contribution exceeds what the hospital allows").into());
+    }
+    Ok(Some(masks))
 }
 
 /// Lets another task have the masks of one whose contribution does not leave.
 pub(crate) fn give_back(node: &NodeHandle, permit: &Permit, masks: &Masks) -> Result<(), DeskError> {
-    let desk = Desk::open(node, permit);
-    let mut secrets = desk.load()?;
-    match secrets.sessions.get_mut(&masks.session) {
-        Some(session) if session.contribution.as_ref() == Some(&desk.task.id) => session.contribution = None,
-        _ => return Ok(()),
+    match masks {
+        Masks::Lom(masks) => Desk::open(node, permit).give_back(masks),
+        // Nothing was encrypted.
+        Masks::JoyeLibert(_) => Ok(()),
     }
-    desk.save(&secrets)
+}
+
+/// Forgets the keys and secrets of an experiment that is over, or goes on with others. What stays is which sums this node took part
+/// in: the same rounds are not summed again. An experiment without secrets is none of this researcher's here, or forgotten already.
+pub(crate) fn end(node: &NodeHandle, researcher: &ResearcherId, experiment: &ExperimentId) -> Result<(), StoreError> {
+    let _turn = node.desk_turn();
+    if !node.store().is_keyed(researcher, experiment)? {
+        return Ok(());
+    }
+    let Some(sealed) = node.store().secure_state(researcher, experiment)? else { return Ok(()) };
+    let place = (researcher, experiment);
+    let written = seal::open(node, place, &sealed).and_then(|opened| {
+        // What does not open here is of no use to anybody; nothing of it is kept.
+        let Some(mut secrets) = opened.and_then(|bytes| serde_json::from_slice::<Secrets>(&bytes).ok()) else {
+            return Ok(Vec::new());
+        };
+        node.draw(|rng| secrets.role.renew(rng));
+        secrets.keys.forget_all();
+        secrets.identities.clear();
+        secrets.sessions.clear();
+        let bytes = Zeroizing::new(serde_json::to_vec(&secrets).expect("what was read can be written"));
+        seal::seal(node, place, &bytes)
+    });
+    let content = match written {
+        Ok(content) => content,
+        Err(error) => {
+            tracing::error!(%error, %experiment, "a key of this node cannot be used: the experiment's secrets stay for now");
+            return Ok(());
+        }
+    };
+    node.store().end_secure_state(researcher, experiment, &content)?;
+    tracing::info!(%researcher, %experiment, "the experiment is over: its keys and secrets are forgotten");
+    let facts = json!({ "researcher": researcher, "experiment": experiment });
+    if let Err(refusal) = node.audit("secure.ended", facts) {
+        tracing::error!(%refusal, "the audit log does not have that an experiment's secrets were forgotten");
+    }
+    Ok(())
 }
 
 impl<'a> Desk<'a> {
@@ -220,89 +238,95 @@ impl<'a> Desk<'a> {
     }
 
     fn load(&self) -> Result<Secrets, DeskError> {
-        self.find()?.ok_or_else(|| failed("this node has no channel key for the experiment, or not any more"))
+        // A step that was under way when the experiment ended does not bring its keys back.
+        let is_keyed = self.node.store().is_keyed(self.researcher, self.experiment_id())?;
+        self.find()?
+            .filter(|_| is_keyed)
+            .ok_or_else(|| failed("this node has no channel key for the experiment, or not any more"))
     }
 
+    /// Writes the secrets; they are on the disk when this returns.
     fn save(&self, secrets: &Secrets) -> Result<(), DeskError> {
+        self.write(secrets, Durability::Durable)
+    }
+
+    /// Writes the secrets of a step whose outcome leaves through the journal only: what the journal then says durably takes them to
+    /// the disk with it, before anything of them leaves.
+    fn save_before_journal(&self, secrets: &Secrets) -> Result<(), DeskError> {
+        self.write(secrets, Durability::Lazy)
+    }
+
+    fn write(&self, secrets: &Secrets, durability: Durability) -> Result<(), DeskError> {
         let bytes = Zeroizing::new(serde_json::to_vec(secrets).map_err(StoreError::from)?);
         let sealed = seal::seal(self.node, (self.researcher, self.experiment_id()), &bytes)?;
-        Ok(self.node.store().save_secure_state(self.researcher, self.experiment_id(), &sealed, self.node.now())?)
+        let (store, now) = (self.node.store(), self.node.now());
+        Ok(store.save_secure_state(self.researcher, self.experiment_id(), &sealed, now, durability)?)
     }
 
     /// Writes a step down, before its answer leaves.
-    fn audit(&self, event: &str, session: Option<&SessionSpec>, survivors: Option<&[PartyId]>) -> Result<(), DeskError> {
-        let parties = session.map(|spec| spec.parties.len());
-        let lost: Option<Vec<&str>> = session.zip(survivors).map(|(spec, survivors)| {
-            spec.parties.iter().filter(|party| !survivors.contains(party)).map(PartyId::as_str).collect()
+    fn audit(&self, event: &str, sum: Option<&Sum<'_>>, survivors: Option<&[PartyId]>) -> Result<(), DeskError> {
+        let lost: Option<Vec<&str>> = sum.zip(survivors).map(|(sum, survivors)| {
+            sum.parties.iter().filter(|party| !survivors.contains(party)).map(PartyId::as_str).collect()
         });
         let facts = json!({
             "researcher": self.researcher, "requester": self.task.requester.user, "task": self.task.id,
             "experiment": self.experiment_id(), "round": self.task.key.round, "attempt": self.task.key.attempt,
-            "session": session.map(|spec| spec.id().to_string()), "parties": parties,
-            "threshold": session.map(|spec| spec.threshold), "colluders": session.map(|spec| spec.colluders),
+            "session": sum.map(|sum| &sum.id), "parties": sum.map(|sum| sum.parties.len()),
+            "threshold": sum.map(|sum| sum.threshold), "colluders": sum.map(|sum| sum.colluders),
             "survivors": survivors.map(<[PartyId]>::len), "lost": lost,
         });
         Ok(self.node.audit(event, facts)?)
     }
 
+    /// Whether the journal still waits for what this task gives.
+    fn is_wanted(&self) -> Result<bool, DeskError> {
+        let record = self.node.store().task(self.researcher, &self.task.id)?;
+        Ok(record.is_some_and(|record| matches!(record.state, State::Accepted | State::Running)))
+    }
+
     fn agree(&self) -> Result<Vec<u8>, DeskError> {
+        let answer = self.own_offer()?;
+        self.audit("secure.agreed", None, None)?;
+        Ok(encode(&answer))
+    }
+
+    /// What this node offers for channels; the same every time.
+    fn own_offer(&self) -> Result<AgreeAnswer, DeskError> {
         let identity = self.identity()?;
+        let is_keyed = self.node.store().is_keyed(self.researcher, self.experiment_id())?;
+        // The experiment may have ended while this task waited for its turn at the desk.
+        if !is_keyed && !self.is_wanted()? {
+            return Err(failed("the task is over"));
+        }
         let secrets = if let Some(secrets) = self.find()? {
+            // An experiment that was over goes on, with the key that was drawn then.
+            if !is_keyed {
+                self.save(&secrets)?;
+            }
             secrets
         } else {
             let party = PartyId::new(self.node.id().as_str())?;
             let experiment = self.experiment()?;
             let rules = Rules { min_parties: 2, max_colluders: Some(0) };
             let role = self.node.draw(|rng| NodeRole::new(experiment, party, rules, rng));
-            let secrets = Secrets { role, identities: Roster::new(), sessions: BTreeMap::new() };
+            let keys = secagg::joye_libert::Node::new();
+            let secrets = Secrets { role, identities: Roster::new(), sessions: BTreeMap::new(), keys };
             self.save(&secrets)?;
             secrets
         };
-        self.audit("secure.agreed", None, None)?;
-        Ok(encode(&AgreeAnswer { identity: identity.public(), offer: secrets.role.offer(&identity) }))
+        Ok(AgreeAnswer { identity: identity.public(), offer: secrets.role.offer(&identity) })
     }
 
-    fn prepare(&self, request: &PrepareRequest) -> Result<Vec<u8>, DeskError> {
-        let mut secrets = self.load()?;
-        let own = self.identity()?.public();
-        request.spec.check_rules(&self.rules())?;
-        let new = roster::check(self.node, self.researcher, &own, &request.roster)?;
-        secrets.role.agree(&request.roster, &request.offers)?;
-        secrets.identities.extend(request.roster.iter().map(|(party, identity)| (party.clone(), *identity)));
-        let preparation = self.prepare_session(&mut secrets, &own, &request.spec)?;
-        roster::remember(self.node, self.researcher, &new)?;
-        self.save(&secrets)?;
-        self.audit("secure.prepared", Some(&request.spec), None)?;
-        Ok(encode(&preparation))
-    }
-
-    /// Prepares for a session, and forgets those of rounds that are over.
-    fn prepare_session(
-        &self,
-        secrets: &mut Secrets,
-        own: &IdentityPublic,
-        spec: &SessionSpec,
-    ) -> Result<Preparation, DeskError> {
-        self.check_session(secrets, own, spec, false)?;
-        let preparation = self.node.draw(|rng| secrets.role.prepare(spec, rng))?;
-        let round = spec.context.round;
-        secrets.role.close_rounds_before(round.saturating_sub(1));
-        secrets.sessions.retain(|_, session| session.spec.context.round >= round.saturating_sub(1));
-        secrets.sessions.entry(spec.id()).or_insert_with(|| Session { spec: spec.clone(), contribution: None });
-        Ok(preparation)
-    }
-
-    /// Whether the hospital agrees to a sum with these nodes: its rules, and its roster unless that has just been asked.
-    fn check_session(
+    /// Whether the hospital's roster has the parties of a sum, with the keys with which channels were agreed.
+    fn check_parties(
         &self,
         secrets: &Secrets,
         own: &IdentityPublic,
-        spec: &SessionSpec,
+        parties: &Parties,
         with_new: bool,
     ) -> Result<(), DeskError> {
-        spec.check_rules(&self.rules())?;
         let mut roster = Roster::new();
-        for party in &spec.parties {
+        for party in parties {
             let identity = secrets.identities.get(party).ok_or_else(|| Problem::NotInRoster { party: party.clone() })?;
             roster.insert(party.clone(), *identity);
         }
@@ -311,77 +335,5 @@ impl<'a> Desk<'a> {
             roster::remember(self.node, self.researcher, &new)?;
         }
         Ok(())
-    }
-
-    /// Finds a session that is known here and that the hospital still agrees to.
-    fn session<'s>(
-        &self,
-        secrets: &'s Secrets,
-        own: &IdentityPublic,
-        session: &SessionId,
-    ) -> Result<&'s SessionSpec, DeskError> {
-        let spec = &secrets.sessions.get(session).ok_or(Problem::UnknownSession)?.spec;
-        self.check_session(secrets, own, spec, true)?;
-        if spec.context.round != self.task.key.round
-            || spec.context.phase != 0
-            || spec.context.attempt > self.task.key.attempt
-        {
-            return Err(failed("the session belongs to another round than the task"));
-        }
-        Ok(spec)
-    }
-
-    fn masks(&self, request: &MaskRequest) -> Result<Masks, DeskError> {
-        let mut secrets = self.load()?;
-        let own = self.identity()?.public();
-        self.session(&secrets, &own, &request.session)?;
-        let masker = secrets.role.masker(&request.session, Terms(Fixed(self.task.terms())), &request.inbound)?;
-        let session = secrets.sessions.get_mut(&request.session).ok_or(Problem::UnknownSession)?;
-        if session.contribution.as_ref().is_some_and(|task| *task != self.task.id) {
-            return Err(failed(
-                "the masks of this session hide a contribution already; another one needs a session of its own",
-            ));
-        }
-        session.contribution = Some(self.task.id.clone());
-        let spec = session.spec.clone();
-        self.save(&secrets)?;
-        self.audit("secure.masked", Some(&spec), None)?;
-        Ok(Masks { masker, session: request.session })
-    }
-
-    /// Whether enough nodes survived by the hospital's own rule.
-    fn check_survivors(&self, survivors: &[PartyId]) -> Result<(), DeskError> {
-        let (got, least) = (u32::try_from(survivors.len()).unwrap_or(u32::MAX), self.rules().min_parties);
-        if got < least { Err(Problem::TooFewSurvivors { got, least }.into()) } else { Ok(()) }
-    }
-
-    fn attest(&self, request: &AttestRequest) -> Result<Vec<u8>, DeskError> {
-        let mut secrets = self.load()?;
-        let identity = self.identity()?;
-        let spec = self.session(&secrets, &identity.public(), &request.session)?.clone();
-        self.check_survivors(&request.survivors)?;
-        let attestation = secrets.role.attest(&request.session, &request.survivors, &identity)?;
-        self.save(&secrets)?;
-        self.audit("secure.attested", Some(&spec), Some(&request.survivors))?;
-        Ok(encode(&attestation))
-    }
-
-    fn reveal(&self, request: &RevealRequest) -> Result<Vec<u8>, DeskError> {
-        let mut secrets = self.load()?;
-        let own = self.identity()?.public();
-        let spec = self.session(&secrets, &own, &request.session)?.clone();
-        self.check_survivors(&request.survivors)?;
-        let revelation = secrets.role.reveal(&request.session, &request.survivors, &request.attestations)?;
-        // A next session that is not agreed to does not keep this one from its end: asked for by itself, it is refused with a reason.
-        let next = request.next.as_ref().and_then(|next| match self.prepare_session(&mut secrets, &own, next) {
-            Ok(preparation) => Some(preparation),
-            Err(error) => {
-                tracing::info!(?error, "the next session is not prepared yet");
-                None
-            }
-        });
-        self.save(&secrets)?;
-        self.audit("secure.revealed", Some(&spec), Some(&request.survivors))?;
-        Ok(encode(&RevealAnswer { revelation, next }))
     }
 }

@@ -14,8 +14,8 @@ use transport::blob::{BlobHasher, ChunkDigests};
 /// a binary validation have 64 KiB.
 pub(crate) const INLINE_BYTES: u64 = 256 << 10;
 
-/// A large contribution is forced to the disk whenever so many bytes have been added.
-const SYNC_BYTES: usize = 8 << 20;
+/// A large contribution is forced to the disk whenever so many bytes have been added and the disk is free.
+const SYNC_BYTES: usize = 1 << 20;
 
 /// The folder of contributions on their way.
 #[derive(Debug, Clone)]
@@ -34,17 +34,20 @@ pub(crate) struct SpoolWriter {
     syncing: Option<Syncing>,
 }
 
-/// A thread that forces a large contribution to the disk while it grows, so that its end has little to wait for.
+/// A thread that forces a large contribution's name and content to the disk while it grows, so that its end has little to wait for.
 struct Syncing {
     go: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Syncing {
-    fn begin(file: &File) -> io::Result<Self> {
-        let file = file.try_clone()?;
+    fn begin(file: &File, folder: &Path) -> io::Result<Self> {
+        let (file, folder) = (file.try_clone()?, File::open(folder)?);
         let (go, told) = sync_channel(1);
-        let sync = move || told.iter().try_for_each(|()| file.sync_data());
+        let sync = move || {
+            folder.sync_all()?;
+            told.iter().try_for_each(|()| file.sync_data())
+        };
         let thread = std::thread::Builder::new().name("spool".into()).spawn(sync)?;
         Ok(Self { go, thread })
     }
@@ -109,7 +112,7 @@ impl SpoolWriter {
             self.unsynced = 0;
             let syncing = match &mut self.syncing {
                 Some(syncing) => syncing,
-                None => self.syncing.insert(Syncing::begin(&self.file)?),
+                None => self.syncing.insert(Syncing::begin(&self.file, &self.folder)?),
             };
             // If it has not done with the last word yet, the next one will do.
             let _ = syncing.go.try_send(());
@@ -119,10 +122,14 @@ impl SpoolWriter {
 
     /// Ends the contribution. It is on the disk when this returns, unless its content goes into the journal too.
     pub(crate) fn finish(mut self, is_inline: bool) -> io::Result<(PathBuf, BlobRef, ChunkDigests)> {
-        self.syncing.take().map_or(Ok(()), Syncing::end)?;
+        let syncing = self.syncing.take();
+        let is_named = syncing.is_some();
+        syncing.map_or(Ok(()), Syncing::end)?;
         if !is_inline {
             self.file.sync_data()?;
-            File::open(&self.folder)?.sync_all()?;
+            if !is_named {
+                File::open(&self.folder)?.sync_all()?;
+            }
         }
         let (blob, digests) = self.hasher.finish();
         Ok((self.path, blob, digests))

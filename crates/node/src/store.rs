@@ -76,6 +76,10 @@ CREATE TABLE own_result (
 ) STRICT;
 CREATE INDEX own_result_by_experiment ON own_result (experiment, created);
 ",
+    // Whether the researcher has said that the keys are not needed any more.
+    "
+ALTER TABLE secure_state ADD COLUMN is_over INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// The node's database cannot be used.

@@ -17,6 +17,8 @@ pub struct Workshop {
     trainings: Arc<Semaphore>,
     /// Statistics do not wait for trainings.
     statistics: Arc<Semaphore>,
+    /// Exchanges of secure aggregation wait for neither: others wait for their answers.
+    exchanges: Arc<Semaphore>,
     tables: Tables,
     /// How long each work waits before it begins; for simulations, in which work itself takes no time.
     delay: Duration,
@@ -34,6 +36,7 @@ impl Workshop {
             blocking,
             trainings: semaphore(trainings.max(1)),
             statistics: semaphore(1),
+            exchanges: semaphore(1),
             tables: Tables::default(),
             delay: Duration::ZERO,
         }
@@ -68,7 +71,8 @@ impl Workshop {
     pub async fn turn(&self, work: &Work) -> Turn {
         let lane = match work {
             Work::Train { .. } | Work::Validate => &self.trainings,
-            Work::Sums | Work::SquaredDifferences { .. } | Work::Secure { .. } => &self.statistics,
+            Work::Sums | Work::SquaredDifferences { .. } => &self.statistics,
+            Work::Secure { .. } => &self.exchanges,
         };
         // A lane is never closed.
         Turn(lane.clone().acquire_owned().await.ok())

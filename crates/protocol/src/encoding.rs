@@ -148,9 +148,7 @@ impl Encoding {
         }
         let scale = self.scale();
         let limit = f64::from(self.width.magnitude_bits()).exp2();
-        let (largest, are_finite) = values.iter().fold((0.0_f64, true), |(largest, are_finite), value| {
-            (largest.max(value.abs()), are_finite & value.is_finite())
-        });
+        let (largest, are_finite) = extent(values);
         if !are_finite {
             return Err(EncodingError::NotFinite);
         }
@@ -175,6 +173,27 @@ impl Encoding {
         let value = sum as f64;
         value * f64::from(-self.exponent).exp2()
     }
+}
+
+/// The largest absolute value, and whether all are finite numbers. Several lanes, each without a branch, are looked at at once.
+pub fn extent(values: &[f64]) -> (f64, bool) {
+    const LANES: usize = 8;
+    let (mut largest, mut odd) = ([0.0_f64; LANES], [0_u64; LANES]);
+    let mut look = |lane: usize, value: f64| {
+        let size = value.abs();
+        largest[lane] = if size > largest[lane] { size } else { largest[lane] };
+        odd[lane] = odd[lane].wrapping_add(u64::from(!value.is_finite()));
+    };
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, value) in block.iter().enumerate() {
+            look(lane, *value);
+        }
+    }
+    for value in rest {
+        look(0, *value);
+    }
+    (largest.into_iter().fold(0.0, f64::max), odd.iter().all(|odd| *odd == 0))
 }
 
 /// Rounds to even for |value| < 2^31 without a library call: adding 1.5 · 2^52 leaves the rounded integer, in two's complement,
@@ -391,6 +410,20 @@ mod tests {
         assert!(encode(1.0 - limit).is_ok());
         assert!(matches!(encode(limit - 0.9), Err(EncodingError::OutOfRange { .. })));
         assert_eq!(encode(f64::NAN), Err(EncodingError::NotFinite));
+    }
+
+    #[test]
+    fn the_extent_of_any_number_of_values_is_that_of_each() {
+        let values: Vec<f64> = (0..40).map(|i| (f64::from(i) * 1.7).sin() * 1e3).collect();
+        for len in 0..values.len() {
+            let largest = values[..len].iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+            assert_eq!(extent(&values[..len]), (largest, true));
+            for (at, wrong) in (0..len).zip([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].into_iter().cycle()) {
+                let mut values = values[..len].to_vec();
+                values[at] = wrong;
+                assert!(!extent(&values).1, "{wrong} at {at} of {len}");
+            }
+        }
     }
 
     proptest! {

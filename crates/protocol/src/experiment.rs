@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::ids::{DatasetId, NodeId};
 use crate::plan::Plan;
-use crate::secure::Secagg;
+use crate::secure::{KeyNegotiation, Secagg};
 use crate::tags::Tags;
 
 /// Which datasets take part: one per node.
@@ -93,12 +93,24 @@ pub struct SecureSpec {
     pub min_parties: u32,
     /// How many nodes may collude with the researcher; absent: the most that let one node be lost, up to a third.
     pub max_colluders: Option<u32>,
+    /// How many nodes may be lost between two rounds. Stated, it lets many nodes mask with a few neighbours each.
+    #[serde(default)]
+    pub max_losses: Option<u32>,
     pub clipping: Clipping,
+    #[serde(default)]
+    pub key_negotiation: KeyNegotiation,
 }
 
 impl Default for SecureSpec {
     fn default() -> Self {
-        Self { secagg: Secagg::Auto, min_parties: 3, max_colluders: None, clipping: Clipping::default() }
+        Self {
+            secagg: Secagg::Auto,
+            min_parties: 3,
+            max_colluders: None,
+            max_losses: None,
+            clipping: Clipping::default(),
+            key_negotiation: KeyNegotiation::Relay,
+        }
     }
 }
 
@@ -108,7 +120,9 @@ impl SecureSpec {
         secagg: Secagg::None,
         min_parties: 3,
         max_colluders: None,
+        max_losses: None,
         clipping: Clipping::Range(Clipping::DEFAULT_RANGE),
+        key_negotiation: KeyNegotiation::Relay,
     };
 }
 
@@ -129,8 +143,6 @@ pub enum ExperimentError {
     MaxColluders(u32),
     #[error("`clipping` must be a number above 0 and at most 1e30, or \"auto\", found {0}")]
     Clipping(String),
-    #[error("`secagg` must be \"lom\" or \"none\", found \"joye-libert\": this scheme cannot be used in experiments yet")]
-    NotOffered,
 }
 
 /// A whole experiment as it was asked for.
@@ -170,10 +182,7 @@ impl ExperimentSpec {
         if matches!(&raw.selection, Selection::Datasets(datasets) if datasets.is_empty()) {
             return Err(ExperimentError::NoDatasets);
         }
-        let SecureSpec { secagg, min_parties, max_colluders, clipping } = raw.secure;
-        if secagg == Secagg::JoyeLibert {
-            return Err(ExperimentError::NotOffered);
-        }
+        let SecureSpec { secagg: _, min_parties, max_colluders, max_losses: _, clipping, key_negotiation: _ } = raw.secure;
         if !(2..=65_536).contains(&min_parties) {
             return Err(ExperimentError::MinParties(min_parties));
         }

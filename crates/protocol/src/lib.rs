@@ -28,7 +28,10 @@ pub use encoding::{Encoding, EncodingError, Integers, Rounding, Width};
 pub use experiment::{Clipping, ExperimentSpec, OnFailure, Patience, RawExperimentSpec, SecureSpec, Selection};
 pub use hash::Digest;
 pub use ids::{DatasetId, ExperimentId, NodeId, RequestId, ResearcherId, TaskId};
-pub use message::{HeldTask, Hello, Measured, NodeMessage, Progress, Report, ResearcherMessage, UploadHeader, Welcome};
+pub use message::{
+    HeldTask, Hello, MAX_KEYED_EXPERIMENTS, Measured, NodeMessage, Progress, Report, ResearcherMessage, UploadHeader,
+    Welcome,
+};
 pub use metric::{Metric, ValidatedOn};
 pub use model::{Activation, Family, ModelSpec, Outcome, Precision};
 pub use plan::{
@@ -37,7 +40,7 @@ pub use plan::{
 };
 pub use refusal::{Refusal, RefusalCode};
 pub use round::{BlobRef, Requester, RoundKey, Task, Work};
-pub use secure::{Masking, Scheme, Secagg, SecureMessage, SecureStep};
+pub use secure::{KeyNegotiation, Masking, Scheme, Secagg, SecureMessage, SecureStep};
 pub use tags::Tags;
 pub use tensor::{Scalars, Tensor, TensorError, Tensors, TensorsReader};
 pub use timestamp::Timestamp;

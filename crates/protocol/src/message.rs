@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::DatasetFace;
 use crate::hash::Digest;
-use crate::ids::{RequestId, ResearcherId, TaskId};
+use crate::ids::{ExperimentId, RequestId, ResearcherId, TaskId};
 use crate::metric::{Metric, ValidatedOn};
 use crate::refusal::Refusal;
 use crate::round::Task;
@@ -30,7 +30,14 @@ pub struct Hello {
     /// The node's name, for people; its id is read from its certificate.
     pub name: String,
     pub held: Vec<HeldTask>,
+    /// Experiments whose keys of hidden sums this node keeps, since nobody told it that they are over; the latest
+    /// [`MAX_KEYED_EXPERIMENTS`].
+    #[serde(default)]
+    pub keyed: Vec<ExperimentId>,
 }
+
+/// The most experiments that a [`Hello`] names.
+pub const MAX_KEYED_EXPERIMENTS: u32 = 64;
 
 /// The first message of a researcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +140,8 @@ pub enum ResearcherMessage {
     Cancel { task: TaskId, refusal: Refusal },
     /// The researcher needs nothing more about this task: it is folded, refused or over, on disk.
     Settled { task: TaskId },
+    /// The experiment is over, or goes on with other keys: those of its hidden sums are not needed any more.
+    Over { experiment: ExperimentId },
     /// Which datasets carry these tags; absent: all. Answered while a task runs.
     Search { request: RequestId, tags: Option<Tags> },
 }

@@ -53,6 +53,17 @@ pub enum Secagg {
     JoyeLibert,
 }
 
+/// How keys reach the other parties of a hidden sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyNegotiation {
+    /// Through the researcher.
+    #[default]
+    Relay,
+    /// From each to each, over connections of their own.
+    Direct,
+}
+
 /// A text names no scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`secagg` must be \"lom\", \"joye-libert\" or \"none\", found {0:?}")]
@@ -89,6 +100,12 @@ impl FromStr for Secagg {
 pub enum SecureStep {
     /// Publish a channel key.
     Agree,
+    /// Draw a key of Joye-Libert, and share it among the parties.
+    ShareKeys,
+    /// Sum the shares of the others' keys.
+    SumKeys,
+    /// Open what decides who masks with whom, where that is not everybody with everybody.
+    OpenSeeds,
     /// Draw what hides one sum, and share it among the neighbours.
     Prepare,
     /// Sign the list of survivors.
@@ -98,10 +115,26 @@ pub enum SecureStep {
 }
 
 impl SecureStep {
+    /// The phase of a round that it is; 0 is the contribution.
+    pub fn phase(self) -> u16 {
+        match self {
+            Self::Agree => 1,
+            Self::Prepare => 2,
+            Self::Attest => 3,
+            Self::Reveal => 4,
+            Self::ShareKeys => 5,
+            Self::SumKeys => 6,
+            Self::OpenSeeds => 7,
+        }
+    }
+
     /// The name in tables and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Agree => "agree",
+            Self::ShareKeys => "share_keys",
+            Self::SumKeys => "sum_keys",
+            Self::OpenSeeds => "open_seeds",
             Self::Prepare => "prepare",
             Self::Attest => "attest",
             Self::Reveal => "reveal",

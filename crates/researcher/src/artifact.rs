@@ -10,6 +10,7 @@ mod files;
 pub mod metrics;
 pub mod model_card;
 pub mod report;
+pub mod secure;
 pub mod tensorboard;
 mod text;
 

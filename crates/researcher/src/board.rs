@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use protocol::{BlobRef, ExperimentId, NodeId, Progress, TaskId, layout_byte_len};
+use protocol::{BlobRef, ExperimentId, NodeId, Progress, TaskId};
 use tokio::sync::watch;
 
 use crate::command::{Ended, NodeProgress, Snapshot};
@@ -206,7 +206,7 @@ fn open_tasks(experiment: &Experiment) -> Vec<(TaskId, OpenTask)> {
     for (node, seat) in round.seats.iter().chain(&round.contributed) {
         let is_contribution = round.phase == Phase::Contribute || matches!(seat.state, SeatState::Contributed { .. });
         // An exchange of secure aggregation is answered by a message: there is nothing to upload.
-        let bytes = if is_contribution { layout_byte_len(&round.layout).unwrap_or(0) } else { 0 };
+        let bytes = if is_contribution { experiment.contribution_bytes().unwrap_or(0) } else { 0 };
         let place = match seat.state {
             SeatState::Open => TaskPlace::AtNode,
             SeatState::Contributed { .. } => TaskPlace::Contributed,

@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 
+use component::parties::Registration;
 use protocol::{
     ColumnFace, DataType, DatasetFace, DatasetId, ExperimentId, ExperimentSpec, Measured, NodeId, RefusalCode, ResearcherId,
     Scheme, SecureStep, Tags, TaskId, Timestamp,
@@ -37,6 +38,12 @@ pub enum Request {
     /// Enrols a node by the text of its request file; answered by [`Reply::Signed`]. `address` beats `server.public_address`;
     /// `replaces` takes another key of a node that is known.
     Sign { request: String, name: String, address: Option<String>, replaces: bool },
+    /// The nodes of direct key negotiations; answered by [`Reply::Parties`].
+    Parties,
+    /// Writes down whose key a node shows and where it listens, HOST:PORT; answered by [`Reply::Done`].
+    RegisterParty { node: NodeId, fingerprint: String, address: String, replaces: bool },
+    /// Forgets where a node listens; answered by [`Reply::Done`].
+    RemoveParty { node: NodeId },
     /// Makes a new key and certificate for the server, under the same authority; answered by [`Reply::Done`].
     NewServerCertificate,
     /// Shuts a node out for good and cuts its connection; by id or name. Answered by [`Reply::Done`].
@@ -82,6 +89,9 @@ pub enum Reply {
     },
     Nodes {
         nodes: Vec<NodeRow>,
+    },
+    Parties {
+        rows: Vec<Registration>,
     },
     /// `silent` are the nodes that are connected but did not answer in time, by name.
     Datasets {

@@ -1,5 +1,6 @@
 //! The researcher's settings, `etc/config.toml`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use component::config::{Config, ConfigError, Setting, Takes};
@@ -53,11 +54,41 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How long a node's certificate is good, 2h at least; nodes renew theirs when a third of it is left.",
     },
     Setting {
+        section: "negotiation",
+        key: "host",
+        takes: Takes::Text,
+        default: "\"0.0.0.0\"",
+        doc: "The address on which nodes are awaited while keys are negotiated directly (key_negotiation = \"direct\" in an experiment); \
+              0.0.0.0 for all addresses of this machine.",
+    },
+    Setting {
+        section: "negotiation",
+        key: "port",
+        takes: Takes::Integer { least: 1, most: 65_535 },
+        default: "14000",
+        doc: "The TCP port of direct negotiations; further components of one machine take the next ones.",
+    },
+    Setting {
+        section: "negotiation",
+        key: "timeout",
+        takes: Takes::Duration,
+        default: "\"60s\"",
+        doc: "How long a direct negotiation waits for the nodes; then the port is closed.",
+    },
+    Setting {
         section: "experiments",
         key: "spool_quota_mb",
         takes: Takes::Integer { least: 1, most: 100_000_000 },
         default: "20000",
         doc: "How many megabytes (10^6 bytes) contributions that are not folded yet may take on the disk.",
+    },
+    Setting {
+        section: "experiments",
+        key: "joye_libert_modulus",
+        takes: Takes::Text,
+        default: "\"\"",
+        doc: "A file with the 2048-bit modulus of the scheme joye-libert, decimal or hexadecimal after 0x; a relative path begins in \
+              this folder. Empty: RSA-2048 of the RSA Factoring Challenge. All nodes have to be given the same.",
     },
     Setting {
         section: "experiments",
@@ -78,7 +109,13 @@ pub struct Settings {
     /// Host or host:port for invitations.
     pub public_address: Option<String>,
     pub certificate_validity: Duration,
+    /// Where keys are negotiated directly, and how long nodes are awaited there.
+    pub negotiation_host: String,
+    pub negotiation_port: u16,
+    pub negotiation_timeout: Duration,
     pub spool_quota_bytes: u64,
+    /// The file of another modulus for Joye-Libert than the default.
+    pub joye_libert_modulus: Option<PathBuf>,
     pub retention: Duration,
 }
 
@@ -106,6 +143,7 @@ impl Settings {
                 ),
             });
         }
+        let modulus = config.text("experiments", "joye_libert_modulus");
         let public_address = config.text("server", "public_address").trim();
         Ok(Self {
             id,
@@ -114,7 +152,11 @@ impl Settings {
             port: config.number("server", "port"),
             public_address: (!public_address.is_empty()).then(|| public_address.to_owned()),
             certificate_validity,
+            negotiation_host: config.text("negotiation", "host").to_owned(),
+            negotiation_port: config.number("negotiation", "port"),
+            negotiation_timeout: config.duration("negotiation", "timeout"),
             spool_quota_bytes: config.number::<u64>("experiments", "spool_quota_mb") * 1_000_000,
+            joye_libert_modulus: (!modulus.is_empty()).then(|| PathBuf::from(modulus)),
             retention: config.duration("experiments", "retention"),
         })
     }

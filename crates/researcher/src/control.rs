@@ -159,6 +159,14 @@ async fn reply(researcher: &Researcher, place: &Place, request: Request, user: &
             let signed = researcher.sign(Sign { request, name, address, replaces }, user).await?;
             Ok(Reply::Signed { signed })
         }
+        Request::Parties => Ok(Reply::Parties { rows: researcher.parties()? }),
+        Request::RegisterParty { node, fingerprint, address, replaces } => {
+            done(researcher.register_party(&node, &fingerprint, &address, replaces, user).await?)
+        }
+        Request::RemoveParty { node } => {
+            researcher.remove_party(&node, user)?;
+            done(format!("{node} is not registered any more"))
+        }
         Request::NewServerCertificate => {
             let identity = place.certificate.replace().map_err(|error| CommandError::Refused(error.to_string()))?;
             researcher.note("server.certificate_made", user);

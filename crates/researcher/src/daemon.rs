@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use component::blocking::Blocking;
 use component::config::ConfigError;
 use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use component::keystore::{KeyStore, KeyStoreError, Secret};
+use component::parties::Parties;
 use protocol::{ResearcherId, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 #[expect(clippy::disallowed_types, reason = "the daemon is a driver: it seeds its generator once")]
 use rand::rngs::SysRng;
+use secagg::joye_libert::Group;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,12 +26,13 @@ use transport::grpc::server;
 use transport::identity::{Certificate, FederationCa, IdentityError, SecretKey, ServerIdentity};
 use transport::secret::SecretText;
 use transport::tls::{ServerTls, TlsError};
-use transport::{matrix, socket};
+use transport::{matrix, negotiation, socket};
 
 use crate::config::Settings;
 use crate::control::{self, Place};
 use crate::files::Files;
 use crate::jobs;
+use crate::negotiation::Negotiating;
 use crate::researcher::{DriverError, Parts, Researcher};
 use crate::store::{Store, StoreError};
 
@@ -53,6 +56,8 @@ pub enum DaemonError {
     Folder(#[from] FolderError),
     #[error("etc/config.toml: {0}")]
     Config(#[from] ConfigError),
+    #[error("{0}, the modulus of `experiments.joye_libert_modulus`: {1}")]
+    Modulus(PathBuf, String),
     #[error(transparent)]
     Keys(#[from] KeyStoreError),
     #[error(transparent)]
@@ -68,7 +73,7 @@ pub enum DaemonError {
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: String, reason: String },
     #[error("the local socket {0} cannot be made: {1}")]
-    Control(std::path::PathBuf, io::Error),
+    Control(PathBuf, io::Error),
     #[error("cannot use {0}: {1}")]
     File(&'static str, io::Error),
     #[error("the system gives no random numbers: {0}")]
@@ -98,6 +103,15 @@ pub fn create(path: &Path, name: &str) -> Result<ResearcherId, DaemonError> {
 
 fn secret(text: &SecretText) -> Secret {
     Secret::new(text.expose().to_owned())
+}
+
+/// Reads the modulus of Joye-Libert, if it is not the default.
+fn modulus(folder: &ComponentFolder, settings: &Settings) -> Result<Option<Group>, DaemonError> {
+    let Some(path) = &settings.joye_libert_modulus else { return Ok(None) };
+    let path = folder.root().join(path);
+    let wrong = |error: &dyn std::fmt::Display| DaemonError::Modulus(path.clone(), error.to_string());
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    Group::from_text(&text).map(Some).map_err(|error| wrong(&error))
 }
 
 fn read_secret(keys: &KeyStore, name: &str) -> Result<SecretText, DaemonError> {
@@ -168,15 +182,15 @@ impl ServerCertificate {
     fn take(
         &self,
         make: impl FnOnce(&ComponentFolder, &FederationCa, Timestamp, &mut StdRng) -> Result<ServerIdentity, DaemonError>,
-    ) -> Result<Certificate, DaemonError> {
+    ) -> Result<ServerIdentity, DaemonError> {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let identity = make(&self.folder, &authority(&self.folder)?, self.clock.now(), &mut rng)?;
         self.tls.replace(&identity)?;
-        Ok(identity.certificate().clone())
+        Ok(identity)
     }
 
     pub(crate) fn replace(&self) -> Result<Certificate, DaemonError> {
-        self.take(new_server_identity)
+        Ok(self.take(new_server_identity)?.certificate().clone())
     }
 
     /// Renews it before it expires.
@@ -241,6 +255,8 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()> + 
         task_key: SecretKey::from_pem(&read_secret(&keys, TASK_KEY)?)?,
         certificate_validity: settings.certificate_validity,
         spool_quota_bytes: settings.spool_quota_bytes,
+        modulus: modulus(folder, &settings)?,
+        negotiating: Some(negotiating(folder, &settings, certificate.clone())),
         clock: clock.clone(),
         blocking: Blocking::Threads,
         rng: StdRng::from_rng(&mut rng),
@@ -269,6 +285,22 @@ pub async fn run(folder: &ComponentFolder, shutdown: impl Future<Output = ()> + 
     let end = researcher.stop().await;
     drop(std::fs::remove_file(folder.control_socket()));
     Ok(end?)
+}
+
+/// Where and as whom keys are negotiated directly; nothing is open until an experiment asks for it.
+fn negotiating(folder: &ComponentFolder, settings: &Settings, certificate: Arc<ServerCertificate>) -> Negotiating {
+    let place = negotiation::Place {
+        host: settings.negotiation_host.clone(),
+        port: settings.negotiation_port,
+        incoming: &matrix::RESEARCHER_FROM_PARTIES,
+        outgoing: &matrix::RESEARCHER_TO_PARTIES,
+    };
+    let identity = move || {
+        let identity = certificate.take(server_identity).map_err(|error| error.to_string())?;
+        Ok(negotiation::Identity::of_researcher(&identity))
+    };
+    let timeout = settings.negotiation_timeout;
+    Negotiating { place, parties: Parties::of(folder), identity: Box::new(identity), timeout }
 }
 
 /// Opens the port on which nodes are awaited; says who has it if it is taken.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use component::audit::AuditLog;
 use component::blocking::Blocking;
 use protocol::{NodeId, Refusal, RefusalCode, ResearcherId, TaskId};
+use secagg::joye_libert::Group;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use transport::clock::Clock;
@@ -15,6 +16,7 @@ use crate::board::Board;
 use crate::driver::Mail;
 use crate::experiment::Experiment;
 use crate::files::Files;
+use crate::negotiation::Direct;
 use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
 
@@ -29,6 +31,10 @@ pub(crate) struct Desk {
     pub(crate) sessions: Sessions,
     pub(crate) board: Arc<Board>,
     pub(crate) spool_quota_bytes: u64,
+    /// What Joye-Libert computes in.
+    pub(crate) modulus: Group,
+    /// Absent where this researcher has no network of its own.
+    pub(crate) direct: Option<Direct>,
     pub(crate) mailbox: mpsc::Sender<Mail>,
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use component::database::Durability;
 use protocol::{
-    DatasetFace, ExperimentId, ExperimentSpec, NodeId, Refusal, RequestId, Requester, ResearcherMessage, SecureMessage,
-    TaskId, Timestamp, UploadHeader, layout_byte_len,
+    DatasetFace, ExperimentId, ExperimentSpec, NodeId, Refusal, RefusalCode, RequestId, Requester, ResearcherMessage,
+    SecureMessage, TaskId, Timestamp, UploadHeader,
 };
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +21,9 @@ use transport::identity::Fingerprint;
 use crate::board::TaskPlace;
 use crate::command::Ended;
 use crate::desk::Desk;
-use crate::experiment::{Action, Event, Experiment};
+use crate::experiment::{Action, Event, Experiment, SecureChange};
+use crate::fold::Ahead;
+use crate::negotiation::Negotiations;
 use crate::sessions::Asker;
 use crate::store::{Saved, SmallModel, Store, StoreError};
 use crate::{jobs, results};
@@ -45,6 +47,7 @@ pub(crate) enum Mail {
         node: NodeId,
         name: String,
         held: Vec<TaskId>,
+        keyed: Vec<ExperimentId>,
     },
     Disconnected {
         node: NodeId,
@@ -72,6 +75,14 @@ pub(crate) enum Mail {
         task: TaskId,
         answer: SecureMessage,
         key: Fingerprint,
+    },
+    /// A node brought its keys itself; answered once that is in the store.
+    Heard {
+        experiment: ExperimentId,
+        node: NodeId,
+        said: SecureMessage,
+        key: Fingerprint,
+        answer: oneshot::Sender<Result<(), Refusal>>,
     },
     /// The file is in the spool; answered once that is in the store.
     Contributed {
@@ -112,6 +123,7 @@ pub(crate) enum Mail {
 /// An answer that waits for the transaction.
 enum Waiting {
     Upload(oneshot::Sender<Result<(), Refusal>>),
+    Heard(oneshot::Sender<Result<(), Refusal>>),
     Run(Answer<ExperimentId>, ExperimentId),
     Command(Answer<()>),
 }
@@ -119,9 +131,13 @@ enum Waiting {
 /// What one batch changed.
 #[derive(Default)]
 struct Batch {
+    /// Something else happened than that nodes answered or contributed.
+    is_large: bool,
     changed: BTreeSet<ExperimentId>,
     actions: Vec<(ExperimentId, Action)>,
     waiting: Vec<Waiting>,
+    /// What changed of the state of hidden sums.
+    secure: BTreeMap<ExperimentId, SecureChange>,
     /// Models to be written with the experiments.
     models: BTreeMap<ExperimentId, SmallModel>,
     /// Files that nobody needs once the batch is stored.
@@ -134,9 +150,21 @@ impl Batch {
     /// What nobody is told about need not wait for the disk: after a loss of power it is said again. Nodes keep their
     /// contributions until they are settled, and a contribution that is not in the store is asked for again.
     fn durability(&self) -> Durability {
-        let tells_nobody = self.actions.iter().all(|(_, action)| *action == Action::Fold);
+        let is_silent = |(_, action): &(ExperimentId, Action)| matches!(action, Action::Fold | Action::Keep(_));
+        let tells_nobody = self.actions.iter().all(is_silent);
         let only_uploads = self.waiting.iter().all(|waiting| matches!(waiting, Waiting::Upload(_)));
         if tells_nobody && only_uploads { Durability::Lazy } else { Durability::Durable }
+    }
+
+    /// Takes out the settlements of answers, if nothing else is to be said: a node keeps its answer until it is settled, and says it
+    /// again after each connection, so that it can be told with the next batch that waits for the disk, which ends the exchange.
+    fn take_settlements(&mut self) -> Vec<(ExperimentId, Action)> {
+        let is_settlement = |action: &Action| matches!(action, Action::Settle { .. });
+        let is_silent = |action: &Action| matches!(action, Action::Fold | Action::Keep(_)) || is_settlement(action);
+        if self.is_large || !self.actions.iter().all(|(_, action)| is_silent(action)) {
+            return Vec::new();
+        }
+        self.actions.extract_if(.., |(_, action)| is_settlement(action)).collect()
     }
 }
 
@@ -146,16 +174,23 @@ pub(crate) struct Driver {
     /// The experiments that are not over.
     experiments: BTreeMap<ExperimentId, Experiment>,
     wakes: BTreeMap<ExperimentId, Timestamp>,
+    /// What opens the sums of open rounds, as far as it can be computed before nodes have answered.
+    ahead: BTreeMap<ExperimentId, Arc<Ahead>>,
     /// Experiments that are over and whose artefacts are being written.
     ending: BTreeSet<ExperimentId>,
+    /// Settlements that are told with the next batch that waits for the disk.
+    unsaid: Vec<(ExperimentId, Action)>,
     /// Who wants to go on with one of these.
     resumptions: Vec<(ExperimentId, Answer<()>)>,
+    negotiations: Negotiations,
 }
 
 impl Driver {
     pub(crate) fn new(desk: Arc<Desk>, rng: StdRng) -> Self {
-        let (experiments, wakes) = (BTreeMap::new(), BTreeMap::new());
-        Self { desk, rng, experiments, wakes, ending: BTreeSet::new(), resumptions: Vec::new() }
+        let (experiments, wakes, ahead) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (ending, unsaid, resumptions) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let negotiations = Negotiations::default();
+        Self { desk, rng, experiments, wakes, ahead, ending, unsaid, resumptions, negotiations }
     }
 
     /// Takes up what an earlier process left, before any node is let in.
@@ -236,8 +271,9 @@ impl Driver {
     /// Turns mail into events of experiments.
     fn take(&mut self, mail: Mail, batch: &mut Batch) {
         match mail {
-            Mail::Connected { node, name, held } => {
+            Mail::Connected { node, name, held, keyed } => {
                 self.settle_strangers(&node, &held);
+                self.end_keys(&node, keyed);
                 self.apply_to_all(&Event::Connected { node, name }, batch);
             }
             Mail::Disconnected { node } => self.apply_to_all(&Event::Disconnected { node }, batch),
@@ -256,6 +292,16 @@ impl Driver {
                 let event = Event::Answered { node: node.clone(), task: task.clone(), answer, key };
                 self.apply_to_task(&node, &task, event, batch);
             }
+            Mail::Heard { experiment, node, said, key, answer } => {
+                let checked = self.experiments.get(&experiment).map(|known| known.check_heard(&node, &said, &key));
+                match checked.unwrap_or_else(|| Err(Refusal::new(RefusalCode::Late, "the experiment is over"))) {
+                    Ok(()) => {
+                        self.apply(&experiment, Event::Heard { node, said, key }, batch);
+                        batch.waiting.push(Waiting::Heard(answer));
+                    }
+                    refused => drop(answer.send(refused)),
+                }
+            }
             Mail::Contributed { node, header, answer } => self.contributed(node, header, answer, batch),
             Mail::Job { experiment, event, small_model } => {
                 batch.models.extend(small_model.map(|model| (experiment.clone(), model)));
@@ -273,7 +319,8 @@ impl Driver {
             Mail::Run { spec, requester, answer } => {
                 let now = self.desk.clock.now();
                 let experiment = Experiment::new(ExperimentId::random(&mut self.rng), *spec, requester, now);
-                let experiment = experiment.of_researcher(self.desk.researcher.clone());
+                let experiment =
+                    experiment.of_researcher(self.desk.researcher.clone()).with_modulus(self.desk.modulus.clone());
                 let id = experiment.id().clone();
                 self.experiments.insert(id.clone(), experiment);
                 self.apply(&id, Event::Begun { connected: self.desk.sessions.names() }, batch);
@@ -312,6 +359,16 @@ impl Driver {
         for task in held {
             if self.desk.board.task(task).is_none_or(|open| open.node != *node) {
                 self.desk.sessions.send(node, ResearcherMessage::Settled { task: task.clone() });
+            }
+        }
+    }
+
+    /// Tells a node that has come back for which experiments it keeps keys that nobody needs.
+    fn end_keys(&self, node: &NodeId, keyed: Vec<ExperimentId>) {
+        for experiment in keyed {
+            if self.experiments.get(&experiment).is_none_or(|known| known.has_no_use_for_keys_of(node)) {
+                tracing::debug!(%node, %experiment, "the node keeps keys that nobody needs any more");
+                self.desk.sessions.send(node, ResearcherMessage::Over { experiment });
             }
         }
     }
@@ -392,12 +449,20 @@ impl Driver {
     fn apply(&mut self, id: &ExperimentId, event: Event, batch: &mut Batch) {
         let Some(experiment) = self.experiments.get_mut(id) else { return };
         let model = experiment.model();
+        let is_small = SecureChange::is_small(&event);
         let mut actions = experiment.apply(event, self.desk.clock.now(), &mut self.rng);
-        if let Some(reason) = too_large(&actions, experiment.spec(), self.desk.spool_quota_bytes) {
+        if let Some(reason) = too_large(&actions, experiment, self.desk.spool_quota_bytes) {
             actions.retain(|action| !matches!(action, Action::Ask { .. }));
             actions.extend(experiment.apply(Event::Broken { reason }, self.desk.clock.now(), &mut self.rng));
         }
         batch.changed.insert(id.clone());
+        batch.is_large |= !is_small;
+        let change = SecureChange::of(is_small, &actions);
+        let change = match batch.secure.remove(id) {
+            Some(earlier) => earlier.and(change),
+            None => change,
+        };
+        batch.secure.insert(id.clone(), change);
         self.wakes.remove(id);
         for action in actions {
             match action {
@@ -413,13 +478,20 @@ impl Driver {
     }
 
     /// Stores a batch, then carries it out.
-    async fn finish(&mut self, batch: Batch) -> Result<(), StoreError> {
+    async fn finish(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+        let settlements = batch.take_settlements();
+        self.unsaid.extend(settlements);
+        let durability = batch.durability();
         let saved = Self::saved(&self.experiments, &batch);
         let closed: Vec<usize> = saved.iter().map(|saved| saved.records.len()).collect();
-        self.commit(saved, batch.durability()).await?;
-        let Batch { changed, actions, waiting, mut outdated, .. } = batch;
+        self.commit(saved, durability).await?;
+        let Batch { changed, mut actions, waiting, mut outdated, .. } = batch;
+        if durability == Durability::Durable && !changed.is_empty() {
+            actions.append(&mut self.unsaid);
+        }
         for (id, closed) in changed.iter().zip(closed) {
             self.desk.board.show(&self.experiments[id], closed);
+            self.negotiations.follow(&self.desk, id, self.experiments[id].negotiation());
         }
         // Nodes first: they work while the rest is done.
         let is_record = |(_, action): &(ExperimentId, Action)| matches!(action, Action::Record(_));
@@ -430,7 +502,7 @@ impl Driver {
         for waiting in waiting {
             // Who does not listen any more needs no answer.
             let _ = match waiting {
-                Waiting::Upload(answer) => answer.send(Ok(())).is_ok(),
+                Waiting::Upload(answer) | Waiting::Heard(answer) => answer.send(Ok(())).is_ok(),
                 Waiting::Run(answer, id) => answer.send(Ok(id)).is_ok(),
                 Waiting::Command(answer) => answer.send(Ok(())).is_ok(),
             };
@@ -448,7 +520,7 @@ impl Driver {
             });
             let is_present = |model: &&SmallModel| experiments[id].model().is_some_and(|it| it.digest == model.digest);
             let model = batch.models.get(id).filter(is_present).cloned();
-            Saved::new(&experiments[id], records.collect(), model)
+            Saved::changed(&experiments[id], &batch.secure[id], records.collect(), model)
         };
         batch.changed.iter().map(saved).collect()
     }
@@ -485,6 +557,7 @@ impl Driver {
                 outdated.push(desk.files.contribution(&task));
                 desk.sessions.send(&node, ResearcherMessage::Cancel { task, refusal });
             }
+            Action::Over { node } => desk.sessions.send(&node, ResearcherMessage::Over { experiment: id.clone() }),
             Action::Settle { node, task } => {
                 outdated.push(desk.files.contribution(&task));
                 desk.sessions.send(&node, ResearcherMessage::Settled { task });
@@ -492,11 +565,16 @@ impl Driver {
             Action::Initialise | Action::Fold => {
                 let Some(experiment) = self.experiments.get(id).cloned() else { return };
                 let desk = desk.clone();
+                let ahead = self.ahead.remove(id).unwrap_or_default();
                 tokio::spawn(async move {
                     let files = desk.files.clone();
-                    let mail = desk.blocking.run(move || jobs::work(&files, &experiment)).await;
+                    let mail = desk.blocking.run(move || jobs::work(&files, &experiment, ahead)).await;
                     desk.mail(mail).await;
                 });
+            }
+            Action::ComputeAhead => {
+                let ahead = self.experiments.get(id).and_then(jobs::compute_ahead);
+                self.ahead.extend(ahead.map(|ahead| (id.clone(), Arc::new(ahead))));
             }
             Action::Record(record) => {
                 let (round, kind, seconds) = (record.round, record.kind.name(), record.seconds);
@@ -507,10 +585,11 @@ impl Driver {
                     tracing::warn!(%error, "a round cannot be appended to the metrics; the end writes them anew");
                 }
             }
-            // Kept in `wakes` when it was said.
-            Action::WakeAt(_) => {}
+            // Stored with the step; kept in `wakes` when it was said.
+            Action::Keep(_) | Action::WakeAt(_) => {}
             Action::End => {
                 self.wakes.remove(id);
+                self.ahead.remove(id);
                 if let Some(experiment) = self.experiments.remove(id) {
                     desk.note_end(&experiment);
                     self.write_results(experiment);
@@ -533,14 +612,11 @@ impl Driver {
 }
 
 /// Why a round's contributions can never be summed: its tasks ask for more than the spool may hold.
-fn too_large(actions: &[Action], spec: &ExperimentSpec, quota: u64) -> Option<String> {
+fn too_large(actions: &[Action], experiment: &Experiment, quota: u64) -> Option<String> {
     const MEGABYTE: u64 = 1_000_000;
-    // All tasks of a round have the same layout.
-    let bytes = actions.iter().find_map(|action| match action {
-        Action::Ask { task, .. } => layout_byte_len(&task.layout),
-        _ => None,
-    })?;
-    let nodes = u64::from(spec.patience().min_nodes.max(1));
+    let asks = |action: &Action| matches!(action, Action::Ask { task, .. } if !task.layout.is_empty());
+    let bytes = actions.iter().any(asks).then(|| experiment.contribution_bytes())??;
+    let nodes = u64::from(experiment.spec().patience().min_nodes.max(1));
     let needed = bytes.saturating_mul(nodes);
     let contributions = if nodes == 1 { "a contribution".to_owned() } else { format!("the contributions of {nodes} nodes") };
     (needed > quota).then(|| {

@@ -14,6 +14,8 @@
 //! A round is a row of phases: one, the contribution, where sums are plain; where they are hidden from the researcher also the
 //! exchanges around it, which are tasks like any other (`phases`). What they are about is kept in `secure`.
 
+mod kept;
+mod negotiation;
 mod phases;
 mod record;
 mod round;
@@ -32,10 +34,13 @@ use protocol::{
     ResearcherId, Scheme, SecureMessage, Tags, Task, TaskId, Timestamp, Vector, Work,
 };
 use rand::Rng;
+use secagg::joye_libert::Group;
 use serde::{Deserialize, Serialize};
 use transport::identity::Fingerprint;
 
 use crate::command::{ColumnMoments, Pooled, RoundRecord};
+pub use kept::{KeptAnswer, SecureChange};
+pub use negotiation::Negotiation;
 pub use record::Live;
 pub use round::{Phase, Round, Seat, SeatState};
 use scale::Scales;
@@ -143,6 +148,12 @@ pub enum Event {
         answer: SecureMessage,
         key: Fingerprint,
     },
+    /// A node brought its keys to the researcher itself; `key` is the fingerprint of the key that it showed.
+    Heard {
+        node: NodeId,
+        said: SecureMessage,
+        key: Fingerprint,
+    },
     /// A contribution's file is gone or damaged, as after a loss of power; the node has it still.
     Lost {
         task: TaskId,
@@ -203,8 +214,16 @@ pub enum Action {
         node: NodeId,
         task: TaskId,
     },
+    /// Keep an answer that was taken, for whoever starts again.
+    Keep(Box<KeptAnswer>),
+    /// Tell the node that its keys of hidden sums are not needed any more.
+    Over {
+        node: NodeId,
+    },
     /// Make the first model.
     Initialise,
+    /// Compute what opens the sum of the open round, while nodes work.
+    ComputeAhead,
     /// Sum the contributions of the folding round.
     Fold,
     /// Store and show a closed round.
@@ -215,7 +234,7 @@ pub enum Action {
     End,
 }
 
-/// A whole experiment. What is stored is this value.
+/// A whole experiment. What is stored is this value; the state of hidden sums lies beside the rest ([`SecureChange`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
@@ -224,8 +243,11 @@ pub struct Experiment {
     requester: Requester,
     created: Timestamp,
     participants: BTreeMap<NodeId, Participant>,
-    /// Exchanges that are closed, and so the number of the next.
+    /// Exchanges that are closed.
     closed_rounds: u32,
+    /// Exchanges that ended without a sum and were begun again. The next has the number of both together.
+    #[serde(default)]
+    lost_rounds: u32,
     training_rounds: u32,
     is_validated: bool,
     /// The attempt with which the next round begins; above 0 after a failed one.
@@ -242,8 +264,11 @@ pub struct Experiment {
     /// Which researcher this is; absent in experiments that are older than hidden sums.
     #[serde(default)]
     researcher: Option<ResearcherId>,
-    /// Present where sums are hidden.
+    /// What Joye-Libert computes in, if sums are hidden with it.
     #[serde(default)]
+    joye_libert: Group,
+    /// Present where sums are hidden.
+    #[serde(default, skip_serializing)]
     secure: Option<Secure>,
     /// What holds things up, and until when to wait.
     stalled: Option<(String, Timestamp)>,
@@ -259,6 +284,7 @@ impl Experiment {
             created: now,
             participants: BTreeMap::new(),
             closed_rounds: 0,
+            lost_rounds: 0,
             training_rounds: 0,
             is_validated: false,
             next_attempt: 0,
@@ -269,6 +295,7 @@ impl Experiment {
             scales: Scales::new(),
             metrics: Vec::new(),
             researcher: None,
+            joye_libert: Group::default(),
             secure: None,
             stalled: None,
             stage: Stage::Selecting(Selecting::new(now)),
@@ -279,6 +306,12 @@ impl Experiment {
     #[must_use]
     pub fn of_researcher(self, researcher: ResearcherId) -> Self {
         Self { researcher: Some(researcher), ..self }
+    }
+
+    /// Sets the modulus of Joye-Libert.
+    #[must_use]
+    pub fn with_modulus(self, joye_libert: Group) -> Self {
+        Self { joye_libert, ..self }
     }
 
     /// The scheme that hides the sums, if one does.
@@ -375,6 +408,7 @@ impl Experiment {
             Event::Answered { node, task, answer, key } => {
                 self.answered((&node, &task), &answer, &key, now, rng, &mut actions);
             }
+            Event::Heard { node, said, key } => self.heard(&node, &said, &key),
             Event::Initialised { model } => self.initialised(model, now, rng, &mut actions),
             Event::Folded { round, attempt, folded } => self.folded((round, attempt), &folded, now, rng, &mut actions),
             Event::Spoiled { node, task } => self.spoiled(&node, &task, now, rng, &mut actions),
@@ -428,6 +462,21 @@ impl Experiment {
         self.stop(Stage::Failed { at: now, reason }, actions);
     }
 
+    /// Tells all nodes that took part that the keys of hidden sums are not needed any more. Who goes on agrees on others.
+    fn end_keys(&mut self, actions: &mut Vec<Action>) {
+        if let Some(secure) = &mut self.secure {
+            secure.end();
+            actions.extend(self.participants.keys().map(|node| Action::Over { node: node.clone() }));
+        }
+    }
+
+    /// Whether a node that has connected keeps keys of this experiment for nothing: it was not told in time that they are over.
+    pub(crate) fn has_no_use_for_keys_of(&self, node: &NodeId) -> bool {
+        let is_asked =
+            self.round().is_some_and(|round| round.seats.contains_key(node) || round.contributed.contains_key(node));
+        !is_asked && self.secure.as_ref().is_none_or(|secure| !secure.has_agreed(node))
+    }
+
     /// Ends the experiment; what is open at the nodes is cancelled.
     fn stop(&mut self, stage: Stage, actions: &mut Vec<Action>) {
         if self.is_over() {
@@ -440,12 +489,17 @@ impl Experiment {
         };
         if let Some(round) = self.round() {
             self.next_attempt = round.last_attempt() + 1;
+            // Nodes that have encrypted for these parties do so for no others in this round.
+            if self.secure.as_ref().is_some_and(Secure::needs_all) {
+                self.give_up_round();
+            }
         }
         match std::mem::replace(&mut self.stage, stage) {
             Stage::Collecting(round) | Stage::Folding(round) => steps::release(&round, sentence, actions),
             _ => {}
         }
         self.stalled = None;
+        self.end_keys(actions);
         actions.push(Action::End);
     }
 }

@@ -21,9 +21,9 @@ use protocol::experiment::ExperimentError;
 use protocol::model::ModelError;
 use protocol::plan::PlanError;
 use protocol::{
-    Activation, Clipping, DatasetId, ExperimentSpec, Family, Missing, ModelSpec, NodeId, OnFailure, OptimizerSpec, Outcome,
-    Patience, Plan, Precision, RawExperimentSpec, RawTrainingPlan, Secagg, SecureSpec, Selection, StatisticPlan, Tags,
-    TrainingArguments, TrainingPlan, Validation,
+    Activation, Clipping, DatasetId, ExperimentSpec, Family, KeyNegotiation, Missing, ModelSpec, NodeId, OnFailure,
+    OptimizerSpec, Outcome, Patience, Plan, Precision, RawExperimentSpec, RawTrainingPlan, Secagg, SecureSpec, Selection,
+    StatisticPlan, Tags, TrainingArguments, TrainingPlan, Validation,
 };
 use toml::de::DeTable;
 
@@ -51,7 +51,9 @@ const SECTIONS: [Keys; 6] = [
             "secagg",
             "min_parties",
             "max_colluders",
+            "max_losses",
             "clipping",
+            "key_negotiation",
             "plan",
             "optimizer",
             "training",
@@ -137,7 +139,6 @@ impl<'a> Sections<'a> {
                 ExperimentError::MinParties(_) => "min_parties",
                 ExperimentError::MaxColluders(_) => "max_colluders",
                 ExperimentError::Clipping(_) => "clipping",
-                ExperimentError::NotOffered => "secagg",
             };
             self.place(key, Problem::Experiment(error))
         })
@@ -201,12 +202,19 @@ impl<'a> Sections<'a> {
         if let Some(entry) = self.top.get("max_colluders") {
             secure.max_colluders = Some(entry.whole_u32(0..=65_534)?);
         }
+        if let Some(entry) = self.top.get("max_losses") {
+            secure.max_losses = Some(entry.whole_u32(0..=65_534)?);
+        }
         if let Some(entry) = self.top.get("clipping") {
             secure.clipping = if entry.is_text() {
                 entry.choice(&[("auto", Clipping::Auto)])?
             } else {
                 Clipping::Range(entry.real_or("a number above 0, or \"auto\"")?)
             };
+        }
+        if let Some(entry) = self.top.get("key_negotiation") {
+            secure.key_negotiation =
+                entry.choice(&[("relay", KeyNegotiation::Relay), ("direct", KeyNegotiation::Direct)])?;
         }
         Ok(secure)
     }

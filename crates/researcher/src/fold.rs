@@ -6,7 +6,9 @@
 //!
 //! Contributions that are hidden are summed the same way, modulo two to the elements' width, and the masks are taken off each window
 //! of the sum: no contribution is ever seen, and so none can be checked but for its length. What can be is checked on the sum.
+//! Encrypted ones are multiplied, vector by vector, and only the product is opened.
 
+mod encrypted;
 mod masked;
 mod model_file;
 
@@ -15,17 +17,23 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 
+use protocol::encoding::extent;
 use protocol::{Encoding, Integers, Purpose, Vector, VectorSpec};
 use thiserror::Error;
 
 use crate::experiment::Folded;
-pub use masked::Unmasking;
-use model_file::{Elements, ModelReader, ModelWriter};
+pub use encrypted::{Ahead, Decryption};
+pub(crate) use masked::modulus;
+pub use masked::{Opening, Unmasking};
+use model_file::{Elements, ModelReader, ModelWriter, TensorEntry};
 pub use model_file::{WrittenModel, write_model};
 
 /// Elements that are summed at once: few enough that a window of float32, with its sums, stays near the processor.
 const WINDOW: usize = 1 << 15;
+/// Sums of windows that wait for the model to be moved.
+const WINDOWS_AHEAD: usize = 4;
 /// Files that are kept open; more are opened anew for each window.
 const MAX_OPEN: usize = 64;
 
@@ -43,6 +51,11 @@ pub enum FoldError {
     Diverged(String),
     #[error("the masks cannot be taken off the sum of {0:?}")]
     Unmask(String),
+    /// One contribution, by its place in the list, holds numbers that are no ciphertexts.
+    #[error("contribution {0} is not encrypted as was asked for")]
+    Ciphertexts(usize),
+    #[error("the sum of {0:?} cannot be decrypted: {1}")]
+    Decrypt(String, String),
     #[error("the nodes' sum of {0:?} cannot be: a node has sent something else than what it was asked for")]
     Impossible(String),
     #[error("the model's file is not what was written: {0}")]
@@ -70,7 +83,10 @@ pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
     let mut offset = 0;
     let mut models = BTreeMap::new();
     for (index, spec) in job.layout.iter().enumerate() {
-        let bytes = spec.byte_len().ok_or_else(|| FoldError::Model("a vector is too long".into()))?;
+        let bytes = match job.unmasking.as_ref().map(|unmasking| &unmasking.opening) {
+            Some(Opening::JoyeLibert(decryption, _)) => decryption.byte_len(spec),
+            _ => spec.byte_len().map(|bytes| bytes as u64),
+        };
         if spec.purpose == Purpose::Model {
             models.insert(spec.name.as_str(), Summand { index, spec, offset });
         } else {
@@ -81,7 +97,7 @@ pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
             let values = decode(&sum, spec);
             sums.push(Vector { purpose: spec.purpose, name: spec.name.clone(), values });
         }
-        offset += bytes as u64;
+        offset += bytes.ok_or_else(|| FoldError::Model("a vector is too long".into()))?;
     }
     let mut folded = Folded { sums, ..Folded::default() };
     if let Some(old) = job.model.as_ref().filter(|_| !models.is_empty()) {
@@ -92,19 +108,10 @@ pub fn fold(job: &FoldJob) -> Result<(Folded, Option<Vec<u8>>), FoldError> {
             return Err(FoldError::NoWeight);
         }
         let mut reader = ModelReader::open(old)?;
-        let mut writer = ModelWriter::create(&job.models, reader.header())?;
-        for tensor in reader.tensors() {
-            if let Some(summand) = models.get(tensor.name.as_str()) {
-                let largest = average(&mut spools, summand, weight, &mut reader, &mut writer, &tensor.elements)?;
-                folded.largest.insert(tensor.name, largest);
-            } else {
-                reader.copy(&tensor.elements, &mut writer)?;
-            }
-        }
-        if folded.largest.len() != models.len() {
-            return Err(FoldError::Model("it lacks a tensor of the layout".into()));
-        }
-        let WrittenModel { blob, small } = writer.finish()?;
+        let writer = ModelWriter::create(&job.models, reader.header())?;
+        let (written, largest) = move_all(&mut spools, &models, weight, &mut reader, writer)?;
+        folded.largest = largest;
+        let WrittenModel { blob, small } = written;
         folded.model = Some(blob);
         return Ok((folded, small));
     }
@@ -118,38 +125,93 @@ struct Summand<'layout> {
     offset: u64,
 }
 
-/// Moves one tensor by the weighted mean of the nodes' differences; returns the largest absolute value of their sum.
+/// Moves the tensors of the layout and copies the others; returns the largest absolute value in the sum of each.
 ///
-/// Federated averaging (McMahan et al. 2017, Algorithm 1): w ← w + Σ nₖ(wₖ - w) / Σ nₖ.
-fn average(
+/// Federated averaging (McMahan et al. 2017, Algorithm 1): w ← w + Σ nₖ(wₖ - w) / Σ nₖ. Of a model of many windows the sums are made
+/// by a thread of their own, which is a few windows ahead.
+fn move_all(
     spools: &mut Spools<'_>,
-    summand: &Summand<'_>,
+    models: &BTreeMap<&str, Summand<'_>>,
     weight: f64,
     reader: &mut ModelReader,
-    writer: &mut ModelWriter,
-    elements: &Elements,
-) -> Result<f64, FoldError> {
-    if summand.spec.elements() != Some(elements.len()) {
-        return Err(FoldError::Model(format!("tensor {:?} has another size than in the layout", summand.spec.name)));
+    writer: ModelWriter,
+) -> Result<(WrittenModel, BTreeMap<String, f64>), FoldError> {
+    let tensors = reader.tensors();
+    let mut windows = Vec::new();
+    for (summand, tensor) in tensors.iter().filter_map(|tensor| Some((models.get(tensor.name.as_str())?, tensor))) {
+        let len = tensor.elements.len();
+        if summand.spec.elements() != Some(len) {
+            return Err(FoldError::Model(format!("tensor {:?} has another size than in the layout", tensor.name)));
+        }
+        windows.extend((0..len).step_by(WINDOW).map(|start| (summand, start, WINDOW.min(len - start))));
     }
-    let mut largest = 0.0_f64;
-    let step = step(summand.spec);
-    for start in (0..elements.len()).step_by(WINDOW) {
-        let len = WINDOW.min(elements.len() - start);
-        let old = reader.read(elements, start, len)?;
-        let mut mean = |sum: f64| {
-            largest = largest.max(sum.abs());
-            sum / weight
-        };
-        let are_finite = match spools.sum(summand, start, len)? {
-            Integers::Wide64(sums) => writer.write_moved(elements, old, sums.iter().map(|sum| mean(*sum as f64 * step))),
-            Integers::Wide128(sums) => writer.write_moved(elements, old, sums.iter().map(|sum| mean(*sum as f64 * step))),
-        };
-        if !are_finite? {
-            return Err(FoldError::Diverged(summand.spec.name.clone()));
+    let mut mover = Mover { models, weight, reader, writer, moves: Vec::new() };
+    let mut sums = windows.iter().map(|(summand, start, len)| spools.sum(summand, *start, *len));
+    if windows.len() <= 1 {
+        return mover.run(&tensors, sums).and_then(|largest| Ok((mover.writer.finish()?, largest)));
+    }
+    std::thread::scope(|scope| {
+        let (ready, summed) = sync_channel(WINDOWS_AHEAD);
+        scope.spawn(move || {
+            // Whoever does not take them has failed, and says why.
+            while sums.next().is_some_and(|sum| ready.send(sum).is_ok()) {}
+        });
+        let largest = mover.run(&tensors, summed.into_iter())?;
+        Ok((mover.writer.finish()?, largest))
+    })
+}
+
+/// Turns sums into a new model.
+struct Mover<'fold> {
+    models: &'fold BTreeMap<&'fold str, Summand<'fold>>,
+    weight: f64,
+    reader: &'fold mut ModelReader,
+    writer: ModelWriter,
+    moves: Vec<f64>,
+}
+
+impl Mover<'_> {
+    /// Writes all tensors in their order; `sums` are those of the windows of the layout's.
+    fn run(
+        &mut self,
+        tensors: &[TensorEntry],
+        mut sums: impl Iterator<Item = Result<Integers, FoldError>>,
+    ) -> Result<BTreeMap<String, f64>, FoldError> {
+        let mut largest = BTreeMap::new();
+        for TensorEntry { name, elements } in tensors {
+            if let Some(summand) = self.models.get(name.as_str()) {
+                largest.insert(name.clone(), self.average(summand, &mut sums, elements)?);
+            } else {
+                self.reader.copy(elements, &mut self.writer)?;
+            }
+        }
+        if largest.len() == self.models.len() {
+            Ok(largest)
+        } else {
+            Err(FoldError::Model("it lacks a tensor of the layout".into()))
         }
     }
-    Ok(largest)
+
+    /// Moves one tensor by the weighted mean of the nodes' differences; returns the largest absolute value of their sum.
+    fn average(
+        &mut self,
+        summand: &Summand<'_>,
+        sums: &mut impl Iterator<Item = Result<Integers, FoldError>>,
+        elements: &Elements,
+    ) -> Result<f64, FoldError> {
+        let mut largest = 0.0_f64;
+        for start in (0..elements.len()).step_by(WINDOW) {
+            let sum = sums.next().unwrap_or_else(|| Err(io::Error::other("the thread that sums ended early").into()))?;
+            decode_into(&sum, summand.spec, &mut self.moves);
+            largest = largest.max(extent(&self.moves).0);
+            self.moves.iter_mut().for_each(|sum| *sum /= self.weight);
+            let old = self.reader.read(elements, start, self.moves.len())?;
+            if !self.writer.write_moved(elements, old, &self.moves)? {
+                return Err(FoldError::Diverged(summand.spec.name.clone()));
+            }
+        }
+        Ok(largest)
+    }
 }
 
 /// What one unit of a sum is.
@@ -159,10 +221,17 @@ fn step(spec: &VectorSpec) -> f64 {
 
 /// Decodes as `Encoding::decode` does, with the scale computed once.
 fn decode(sum: &Integers, spec: &VectorSpec) -> Vec<f64> {
+    let mut values = Vec::new();
+    decode_into(sum, spec, &mut values);
+    values
+}
+
+fn decode_into(sum: &Integers, spec: &VectorSpec, values: &mut Vec<f64>) {
     let step = step(spec);
+    values.clear();
     match sum {
-        Integers::Wide64(sums) => sums.iter().map(|sum| *sum as f64 * step).collect(),
-        Integers::Wide128(sums) => sums.iter().map(|sum| *sum as f64 * step).collect(),
+        Integers::Wide64(sums) => values.extend(sums.iter().map(|sum| *sum as f64 * step)),
+        Integers::Wide128(sums) => values.extend(sums.iter().map(|sum| *sum as f64 * step)),
     }
 }
 
@@ -177,16 +246,28 @@ struct Spools<'paths> {
     unmasking: Option<&'paths Unmasking>,
     open: Vec<File>,
     buffer: Vec<u8>,
+    /// The sum of one encrypted vector, by its place in the layout.
+    decrypted: Option<(usize, Vec<u8>)>,
 }
 
 impl<'paths> Spools<'paths> {
     fn new(paths: &'paths [PathBuf], unmasking: Option<&'paths Unmasking>) -> Self {
-        Self { paths, unmasking, open: Vec::new(), buffer: Vec::new() }
+        Self { paths, unmasking, open: Vec::new(), buffer: Vec::new(), decrypted: None }
     }
 
     /// Sums `len` elements of a vector, from element `start` on, over all files.
     fn sum(&mut self, summand: &Summand<'_>, start: usize, len: usize) -> Result<Integers, FoldError> {
         let width = summand.spec.encoding.width;
+        let opening = self.unmasking.map(|unmasking| &unmasking.opening);
+        if let Some(Opening::JoyeLibert(decryption, ahead)) = opening {
+            let (index, bytes) = (summand.index, width.bytes());
+            if self.decrypted.as_ref().is_none_or(|(of, _)| *of != index) {
+                let vector = decryption.open(ahead, (index, summand.spec), self.paths, summand.offset)?;
+                self.decrypted = Some((index, vector));
+            }
+            let window = self.decrypted.as_ref().and_then(|(_, vector)| vector.get(start * bytes..(start + len) * bytes));
+            return Ok(masked::signed(width, window.unwrap_or_default()));
+        }
         let is_count = summand.spec.encoding == Encoding::COUNT;
         let mut sum = Integers::zeros(width, if self.unmasking.is_some() { 0 } else { len });
         let mut masked = vec![0; if self.unmasking.is_some() { len * width.bytes() } else { 0 }];
@@ -213,9 +294,9 @@ impl<'paths> Spools<'paths> {
                 return Err(FoldError::Spoiled(index));
             }
         }
-        match self.unmasking {
-            Some(unmasking) => unmasking.open(summand.index, summand.spec, start, masked),
-            None => Ok(sum),
+        match opening {
+            Some(Opening::Lom(unmasker)) => masked::unmask(unmasker, (summand.index, summand.spec), start, masked),
+            _ => Ok(sum),
         }
     }
 }

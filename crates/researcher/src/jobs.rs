@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use component::blocking::caught;
@@ -14,14 +15,14 @@ use crate::computation;
 use crate::driver::Mail;
 use crate::experiment::{Event, Experiment, Round, SeatState, Stage};
 use crate::files::Files;
-use crate::fold::{FoldError, FoldJob, WrittenModel, fold, write_model};
+use crate::fold::{Ahead, FoldError, FoldJob, Opening, WrittenModel, fold, write_model};
 use crate::store::SmallModel;
 
 /// Does what the experiment waits for: the first model, or the sum of its round. Always answers: an experiment would wait for
 /// good otherwise.
-pub(crate) fn work(files: &Files, experiment: &Experiment) -> Mail {
+pub(crate) fn work(files: &Files, experiment: &Experiment, ahead: Arc<Ahead>) -> Mail {
     let outcome = caught(|| match experiment.stage() {
-        Stage::Folding(round) => sum(files, experiment, round),
+        Stage::Folding(round) => sum(files, experiment, round, ahead),
         _ => first_model(files, experiment),
     });
     let (event, small) = outcome.unwrap_or_else(|reason| (Event::Broken { reason }, None));
@@ -50,14 +51,22 @@ fn first_model(files: &Files, experiment: &Experiment) -> Outcome {
     }
 }
 
-fn sum(files: &Files, experiment: &Experiment, round: &Round) -> Outcome {
-    let unmasking = experiment.unmasking();
+/// Begins to compute what opens the sum of the open round; if that fails, the fold computes it.
+pub(crate) fn compute_ahead(experiment: &Experiment) -> Option<Ahead> {
+    let begun = Ahead::begin(experiment.decryption()?, experiment.round()?.layout.clone());
+    begun.inspect_err(|error| tracing::warn!(%error, "what opens a hidden sum is not computed ahead")).ok()
+}
+
+fn sum(files: &Files, experiment: &Experiment, round: &Round, ahead: Arc<Ahead>) -> Outcome {
+    let unmasking = experiment.unmasking(ahead);
     let is_hidden = experiment.scheme().is_some();
     if is_hidden && unmasking.is_none() {
         return (Event::Broken { reason: "the masks of a round's sum are not known".into() }, None);
     }
-    for liar in unmasking.iter().flat_map(|unmasking| unmasking.unmasker.liars()) {
-        tracing::warn!(experiment = %experiment.id(), node = %liar, "a node revealed wrong shares; the sum is right all the same");
+    if let Some(Opening::Lom(unmasker)) = unmasking.as_ref().map(|unmasking| &unmasking.opening) {
+        for liar in unmasker.liars() {
+            tracing::warn!(experiment = %experiment.id(), node = %liar, "a node revealed wrong shares; the sum is right all the same");
+        }
     }
     let contributions: Vec<_> = round.contributions().collect();
     let job = FoldJob {
@@ -75,6 +84,10 @@ fn sum(files: &Files, experiment: &Experiment, round: &Round) -> Outcome {
             if is_hidden {
                 return (Event::Lost { task: task.clone() }, None);
             }
+            (Event::Spoiled { node: node.clone(), task: task.clone() }, None)
+        }
+        Err(FoldError::Ciphertexts(index)) => {
+            let (node, task, ..) = contributions[index];
             (Event::Spoiled { node: node.clone(), task: task.clone() }, None)
         }
         Err(error @ FoldError::Io(_)) => (Event::Stalled { reason: error.to_string() }, None),

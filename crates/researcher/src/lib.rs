@@ -18,6 +18,7 @@ pub mod files;
 pub mod fold;
 mod follower;
 mod jobs;
+pub mod negotiation;
 mod port;
 mod rejections;
 mod researcher;

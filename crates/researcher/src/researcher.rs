@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use component::audit::AuditLog;
 use component::blocking::Blocking;
-use protocol::{ExperimentId, ExperimentSpec, RequestId, Requester, ResearcherId, Tags};
+use component::parties::{Parties, Registration};
+use protocol::{ExperimentId, ExperimentSpec, NodeId, RequestId, Requester, ResearcherId, Tags};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use secagg::joye_libert::Group;
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use transport::address::Address;
 use transport::clock::Clock;
-use transport::identity::{EnrolmentAnswer, FederationCa, Fingerprint, SecretKey, SigningRequest, TaskKey};
+use transport::identity::{EnrolmentAnswer, FederationCa, Fingerprint, IdentityError, SecretKey, SigningRequest, TaskKey};
+use transport::matrix::NEGOTIATION_PORT;
+use transport::negotiation::Party;
 use transport::token::EnrolmentToken;
 
 use crate::board::Board;
@@ -24,6 +28,7 @@ use crate::driver::{Answer, Driver, MAILBOX, Mail};
 use crate::experiment::Live;
 use crate::files::Files;
 use crate::follower::Follower;
+use crate::negotiation::{Direct, Negotiating};
 use crate::service::Service;
 use crate::sessions::{Asker, Sessions};
 use crate::store::{Invitation, Store, StoreError};
@@ -67,6 +72,10 @@ pub struct Parts {
     pub task_key: SecretKey,
     pub certificate_validity: Duration,
     pub spool_quota_bytes: u64,
+    /// What Joye-Libert computes in, if not in its default.
+    pub modulus: Option<Group>,
+    /// How keys are negotiated directly, where that is possible.
+    pub negotiating: Option<Negotiating>,
     pub clock: Arc<dyn Clock>,
     pub blocking: Blocking,
     /// The start of all random draws: ids and secrets.
@@ -113,12 +122,15 @@ impl Researcher {
             task_key,
             certificate_validity,
             spool_quota_bytes,
+            modulus,
+            negotiating,
             clock,
             blocking,
             mut rng,
         } = parts;
         let (mailbox, mail) = mpsc::channel(MAILBOX);
-        let desk = Arc::new(Desk {
+        let negotiating = negotiating.map(|negotiating| (negotiating, StdRng::from_rng(&mut rng)));
+        let desk = Arc::new_cyclic(|desk| Desk {
             researcher: id,
             store: Arc::new(Mutex::new(store)),
             files,
@@ -129,6 +141,8 @@ impl Researcher {
             sessions: Sessions::default(),
             board: Arc::new(Board::default()),
             spool_quota_bytes,
+            modulus: modulus.unwrap_or_default(),
+            direct: negotiating.map(|(negotiating, rng)| Direct::new(negotiating, desk.clone(), rng)),
             mailbox,
         });
         let mut driver = Driver::new(desk.clone(), StdRng::from_rng(&mut rng));
@@ -314,6 +328,56 @@ impl Researcher {
     /// Shuts a node out for good and cuts its connection; by id or name, which is returned.
     pub async fn revoke(&self, node: &str, by: &str) -> Result<String, CommandError> {
         Ok(self.service.revoke(node.to_owned(), by).await?)
+    }
+
+    fn registered(&self) -> Result<&Parties, CommandError> {
+        let direct = self.desk().direct.as_ref().map(Direct::parties);
+        direct.ok_or_else(|| CommandError::Refused("this researcher has no place for direct key negotiation".into()))
+    }
+
+    /// The nodes that can negotiate keys directly.
+    pub fn parties(&self) -> Result<Vec<Registration>, CommandError> {
+        self.registered()?.list().map_err(|error| CommandError::Refused(error.to_string()))
+    }
+
+    /// Writes down where an enrolled node listens. Says what was done.
+    pub async fn register_party(
+        &self,
+        node: &NodeId,
+        fingerprint: &str,
+        address: &str,
+        replaces: bool,
+        by: &str,
+    ) -> Result<String, CommandError> {
+        let refused = |error: String| CommandError::Refused(error);
+        let fingerprint: Fingerprint = fingerprint.parse().map_err(|error: IdentityError| refused(error.to_string()))?;
+        let address = Address::parse_with(address, NEGOTIATION_PORT).map_err(|error| refused(error.to_string()))?;
+        let nodes = self.nodes().await?;
+        let known = nodes.iter().find(|row| row.id == *node && row.state != NodeState::Revoked);
+        let known = known.ok_or_else(|| refused(format!("{node} is not enrolled here; `nodes` shows all")))?;
+        if known.key_fingerprint != fingerprint.to_string() {
+            let known = &known.key_fingerprint;
+            return Err(refused(format!("{node} is enrolled with the key {known}, and the file is of another one")));
+        }
+        let registration = Registration {
+            federation: self.desk().researcher.clone(),
+            party: Party::Node(node.clone()),
+            fingerprint,
+            address: address.clone(),
+            since: self.desk().clock.now(),
+        };
+        self.registered()?.register(registration, replaces).map_err(|error| refused(error.to_string()))?;
+        let facts = [("node", node.as_str().into()), ("address", address.to_string().into()), ("user", by.into())];
+        self.desk().note("party.registered", facts);
+        Ok(format!("{node} is registered at {address} with the key\n  {fingerprint}"))
+    }
+
+    /// Forgets where a node listens.
+    pub fn remove_party(&self, node: &NodeId, by: &str) -> Result<(), CommandError> {
+        let party = Party::Node(node.clone());
+        self.registered()?.remove(None, &party).map_err(|error| CommandError::Refused(error.to_string()))?;
+        self.desk().note("party.removed", [("node", node.as_str().into()), ("user", by.into())]);
+        Ok(())
     }
 
     pub fn enrolled_nodes(&self) -> usize {

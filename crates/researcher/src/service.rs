@@ -237,7 +237,7 @@ impl Host for Service {
         let (node, software) = (node.clone(), hello.software);
         tokio::spawn(async move {
             tracing::info!(%node, name, software, "connected");
-            desk.mail(Mail::Connected { node: node.clone(), name, held }).await;
+            desk.mail(Mail::Connected { node: node.clone(), name, held, keyed: hello.keyed }).await;
             seen(&desk, &node, Some(software)).await;
             listen(&desk, &node, key, said).await;
             // A newer connection of the same node has taken over otherwise.

@@ -59,10 +59,24 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ",
     "ALTER TABLE records ADD COLUMN schema INTEGER NOT NULL DEFAULT 1;",
+    // The state of hidden sums, which `state` held before, and the answers since it was written.
+    "
+    CREATE TABLE secure_states (
+        experiment TEXT PRIMARY KEY REFERENCES experiments (id),
+        state TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE secure_answers (
+        position INTEGER PRIMARY KEY,
+        experiment TEXT NOT NULL REFERENCES experiments (id),
+        answer TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX secure_answers_by_experiment ON secure_answers (experiment, position);
+    ",
 ];
 
-/// The schema of an experiment's `state`, written beside it. An older one is migrated when it is read.
-pub const STATE_SCHEMA: u32 = 1;
+/// The schema of an experiment's `state`, and of what lies beside it for hidden sums, written with it. An older one is migrated when
+/// it is read: the first held all in one document.
+pub const STATE_SCHEMA: u32 = 2;
 
 /// The schema of a closed round's `record`, written beside it.
 const RECORD_SCHEMA: u32 = 1;

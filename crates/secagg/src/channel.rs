@@ -33,6 +33,15 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// Refuses a seed of the graph that is not the one committed to (Bell et al. 2020, §4.2; specification §2).
+    pub fn check_seed(&self, experiment: &Experiment, party: &PartyId, seed: &Fixed<32>) -> Result<(), Problem> {
+        if seed_commitment(experiment, party, &seed.0) == self.commitment {
+            Ok(())
+        } else {
+            Err(Problem::Commitment { what: "seed", party: party.clone() })
+        }
+    }
+
     /// Checks the signature of a party whose identity is known.
     pub fn check(&self, experiment: &Experiment, party: &PartyId, identity: &IdentityPublic) -> Result<(), Problem> {
         if identity.verifies(signed(experiment, party, &self.public, &self.commitment).as_ref(), &self.signature) {

@@ -13,8 +13,6 @@
 //!
 //! So no sum over fewer than all honest survivors is ever free of masks, whatever the researcher told whom.
 
-use std::collections::BTreeSet;
-
 use aes::Aes128;
 use aes::cipher::{Block, InnerIvInit, KeyInit, StreamCipherCore};
 use ctr::CtrCore;
@@ -64,7 +62,7 @@ impl Graph {
 }
 
 /// Gives the hash of what all parties opened: the seed of the graph.
-pub(crate) fn graph_seed(experiment: &Experiment, parties: &Parties, seeds: &[Fixed<32>]) -> Fixed<32> {
+pub fn graph_seed(experiment: &Experiment, parties: &Parties, seeds: &[Fixed<32>]) -> Fixed<32> {
     let start = Joined::label("graph").prefixed(experiment.as_bytes()).u32(parties.count());
     let joined =
         parties.iter().zip(seeds).fold(start, |joined, (party, seed)| joined.prefixed(party.as_bytes()).raw(&seed.0));
@@ -200,14 +198,21 @@ impl Layout {
 
     /// Lists a party's neighbours in rising order.
     pub(crate) fn neighbours(&self, party: usize) -> Vec<usize> {
-        let Some((order, place)) = &self.ring else { return (0..self.parties).filter(|other| *other != party).collect() };
-        let near: BTreeSet<usize> = (1..=self.neighbours / 2)
-            .flat_map(|step| {
-                let at = place[party];
-                [order[(at + step) % self.parties], order[(at + self.parties - step) % self.parties]]
-            })
-            .collect();
-        near.into_iter().collect()
+        let Some(ring) = &self.ring else { return (0..self.parties).filter(|other| *other != party).collect() };
+        let mut near: Vec<usize> = self.beside(ring, party).collect();
+        near.sort_unstable();
+        near
+    }
+
+    /// Lists the neighbours of a party in a ring: none twice, for there are fewer than others.
+    fn beside<'ring>(
+        &self,
+        (order, place): &'ring (Vec<usize>, Vec<usize>),
+        party: usize,
+    ) -> impl Iterator<Item = usize> + 'ring {
+        let (at, parties) = (place[party], self.parties);
+        let sides = move |step: usize| [at + step, at + parties - step];
+        (1..=self.neighbours / 2).flat_map(sides).map(move |at| order[if at < parties { at } else { at - parties }])
     }
 
     /// Tells whether two parties are neighbours.
@@ -219,7 +224,8 @@ impl Layout {
 
     /// Counts the members of a group among a party and its neighbours.
     fn near(&self, party: usize, group: &[bool]) -> usize {
-        usize::from(group[party]) + self.neighbours(party).into_iter().filter(|other| group[*other]).count()
+        let Some(ring) = &self.ring else { return group.iter().filter(|member| **member).count() };
+        usize::from(group[party]) + self.beside(ring, party).filter(|other| group[*other]).count()
     }
 
     /// Tells whether the group holds `t_k` of each survivor's neighbourhood, and more than c in any two separate stretches of k/2
@@ -232,11 +238,42 @@ impl Layout {
         enough_near && self.least_in_two_stretches(order, group) > self.colluders
     }
 
+    /// Leaves out members of a quorum, at most down to `least`, while the rest is one. Not the smallest quorum there is: the member that
+    /// is missed least goes first.
+    pub(crate) fn thinned(&self, quorum: &[bool], survivors: &[bool], least: usize) -> Vec<bool> {
+        let mut left = quorum.iter().filter(|member| **member).count();
+        let mut thinned = quorum.to_vec();
+        // How many more than they need the survivors have near them; the complete graph asks for nothing but `least`.
+        let spare = |party| self.near(party, quorum).saturating_sub(self.share_threshold as usize);
+        let is_bound = |party: &usize| self.ring.is_some() && survivors[*party];
+        let spare = |party| if is_bound(&party) { spare(party) } else { usize::MAX };
+        let mut spare: Vec<usize> = (0..self.parties).map(spare).collect();
+        let around = |party| self.neighbours(party).into_iter().chain([party]).filter(is_bound).collect();
+        let around: Vec<Vec<usize>> = (0..self.parties).map(around).collect();
+        while left > least {
+            let members = (0..self.parties).filter(|party| thinned[*party]);
+            let least_missed = |party: &usize| around[*party].iter().map(|other| spare[*other]).min();
+            let Some(party) = members.rev().max_by_key(least_missed).filter(|party| least_missed(party) != Some(0)) else {
+                break;
+            };
+            thinned[party] = false;
+            left -= 1;
+            around[party].iter().for_each(|other| spare[*other] -= 1);
+        }
+        // What two stretches hold is looked at in the end: random losses rarely come near to that bound.
+        if self.is_quorum(&thinned, survivors) { thinned } else { quorum.to_vec() }
+    }
+
     /// Finds how few members two separate stretches of k/2 places of the ring hold together.
     fn least_in_two_stretches(&self, order: &[usize], group: &[bool]) -> usize {
         let (n, half) = (self.parties, self.neighbours / 2);
-        let held: Vec<usize> =
-            (0..n).map(|start| (0..half).filter(|step| group[order[(start + step) % n]]).count()).collect();
+        let is_member = |at: usize| usize::from(group[order[at % n]]);
+        let mut in_stretch = (0..half).map(is_member).sum();
+        let mut held: Vec<usize> = Vec::with_capacity(n);
+        for start in 0..n {
+            held.push(in_stretch);
+            in_stretch = in_stretch + is_member(start + half) - is_member(start);
+        }
         let mut least = usize::MAX;
         for one in 0..n {
             for apart in half..=n - half {

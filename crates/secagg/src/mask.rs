@@ -26,6 +26,11 @@ pub enum Modulus {
 }
 
 impl Modulus {
+    /// Finds the modulus of elements of so many bytes: 4, 8 or 16.
+    pub fn of_bytes(bytes: usize) -> Option<Self> {
+        [Self::Bits32, Self::Bits64, Self::Bits128].into_iter().find(|modulus| modulus.bytes() == bytes)
+    }
+
     /// Returns the bytes of an element.
     pub fn bytes(self) -> usize {
         match self {

@@ -93,6 +93,9 @@ impl SessionSpec {
 
     /// Checks the numbers by themselves (Bonawitz et al. 2017, §6.2; specification §7): 2t > n + c, t ≤ n, and a list long enough to end with `min_parties`.
     pub fn check(&self) -> Result<(), Problem> {
+        if self.min_parties < 2 {
+            return Err(Problem::MinParties { got: self.min_parties, least: 2 });
+        }
         self.demand(self.colluders, 2)?;
         self.graph.check(self.parties.count())
     }

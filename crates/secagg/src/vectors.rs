@@ -1,19 +1,22 @@
 //! The published vectors of `testdata/`, which an independent reference wrote.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::channel::{Channels, Offer, Roster, Sealed, agree, public_of};
 use crate::graph::{Graph, Layout, neighbourhood_colluders, neighbours, ring};
 use crate::identity::{IdentityKey, IdentityPublic, Signature};
 use crate::mask::{Masks, Modulus, Sign, VectorName, pair_seed, self_seed};
-use crate::party::{Experiment, PartyId};
-use crate::session::Terms;
+use crate::party::{Experiment, Parties, PartyId, Point};
+use crate::problem::Problem;
+use crate::session::{Context, SessionSpec, Terms};
 use crate::shamir::{Interpolation, LIMBS_257, Polynomial, Prime257, read, write};
 use crate::threshold::{default_colluders, least_survivors, threshold};
 use crate::wire::{Blob, Fixed, Secret};
 
-/// Runs the cases of one kind; a case has outputs or a refusal.
-fn each(file: &str, kind: &str, mut check: impl FnMut(&Value, &Value, bool)) {
+/// Runs the cases of one kind; a case has outputs or the word of a refusal.
+fn each(file: &str, kind: &str, mut check: impl FnMut(&Value, &Value, Option<&str>)) {
     let text = match file {
         "channel.json" => include_str!("../testdata/channel.json"),
         "graph.json" => include_str!("../testdata/graph.json"),
@@ -27,7 +30,7 @@ fn each(file: &str, kind: &str, mut check: impl FnMut(&Value, &Value, bool)) {
     let mut ran = 0;
     for case in all["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == kind) {
         println!("{}", case["name"]);
-        check(&case["inputs"], &case["outputs"], case["refusal"].is_string());
+        check(&case["inputs"], &case["outputs"], case["refusal"].as_str());
         ran += 1;
     }
     assert!(ran > 0, "{file} has cases of kind {kind}");
@@ -91,7 +94,7 @@ fn seeds_of_masks_are_the_published_ones() {
         let (me, other) = (party(&inputs["me"]), party(&inputs["other"]));
         let seed =
             pair_seed(&fixed(&inputs["session"]), (&me, &secret(&inputs["secret"])), (&other, &fixed(&inputs["public"])));
-        assert_eq!(seed.is_none(), refused);
+        assert_eq!(refused, seed.is_none().then_some("low-order-key"));
         if let Some(seed) = seed {
             assert_eq!(*seed.expose(), fixed(&outputs["seed"]).0);
         }
@@ -99,6 +102,34 @@ fn seeds_of_masks_are_the_published_ones() {
     each("masks.json", "self-mask", |inputs, outputs, _| {
         let seed = self_seed(&fixed(&inputs["session"]), &party(&inputs["party"]), &secret(&inputs["self_seed"]));
         assert_eq!(*seed.expose(), fixed(&outputs["seed"]).0);
+    });
+}
+
+#[test]
+fn sessions_have_the_published_names() {
+    each("masks.json", "session-digest", |inputs, outputs, refused| {
+        let parties: Vec<PartyId> = serde_json::from_value(inputs["parties"].clone()).unwrap();
+        let listed = Parties::new(parties.clone());
+        if let Some(word) = refused {
+            assert_eq!(word, "unordered-parties");
+            // A list in memory is put in order, or one is named twice: there is no other.
+            return match listed {
+                Ok(listed) => assert_ne!(listed.as_slice(), parties),
+                Err(problem) => assert_eq!(problem, Problem::PartyTwice { party: parties[0].clone() }),
+            };
+        }
+        let context = Context {
+            experiment: Experiment::new(text(&inputs["experiment"])).unwrap(),
+            round: number(&inputs["round"]),
+            attempt: number(&inputs["attempt"]),
+            phase: u16::try_from(number(&inputs["phase"])).unwrap(),
+        };
+        let (neighbours, seed) = (number(&inputs["k"]), fixed(&inputs["seed"]));
+        let graph =
+            if neighbours as usize == parties.len() - 1 { Graph::Complete } else { Graph::Sparse { neighbours, seed } };
+        let [threshold, colluders, min_parties] = ["t", "c", "min_parties"].map(|name| number(&inputs[name]));
+        let spec = SessionSpec { context, parties: listed.unwrap(), threshold, colluders, min_parties, graph };
+        assert_eq!(spec.id(), fixed(&outputs["session"]));
     });
 }
 
@@ -117,7 +148,7 @@ fn rings_and_neighbours_are_the_published_ones() {
     each("graph.json", "neighbours", |inputs, outputs, refused| {
         let n = inputs["parties"].as_array().unwrap().len();
         let k = number(&inputs["k"]);
-        if refused || k as usize == n - 1 {
+        if refused.is_some() || k as usize == n - 1 {
             return;
         }
         let seed = fixed(&outputs["seed"]);
@@ -153,15 +184,37 @@ fn quorums_are_told_from_groups_that_could_be_parted() {
     });
 }
 
+/// A session of n parties with these numbers.
+fn spec(n: u32, colluders: u32, threshold: u32, min_parties: u32) -> SessionSpec {
+    let context = Context { experiment: Experiment::new("e").unwrap(), round: 0, attempt: 0, phase: 0 };
+    let parties = Parties::new((0..n).map(|index| PartyId::new(format!("n{index:05}")).unwrap())).unwrap();
+    SessionSpec { threshold, ..SessionSpec::new(context, parties, colluders, min_parties) }
+}
+
+/// What is wrong with numbers that a word refuses.
+fn weak(word: &str, n: u32, c: u32, t: u32, inputs: &Value) -> Problem {
+    match word {
+        "low-threshold" | "high-threshold" => {
+            Problem::Threshold { got: t, least: threshold(n, c), parties: n, colluders: c }
+        }
+        "too-many-colluders" => Problem::Colluders { got: c, most: n - 2 },
+        "too-few-parties" if number(&inputs["min_parties"]) < 2 => {
+            Problem::MinParties { got: number(&inputs["min_parties"]), least: 2 }
+        }
+        "too-few-parties" => Problem::TooFewParties { got: n, least: number(&inputs["min_parties"]) },
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn thresholds_are_the_published_ones() {
     each("thresholds.json", "thresholds", |inputs, outputs, refused| {
         let n = number(&inputs["n"]);
-        if refused {
-            return;
-        }
         let c = inputs["c"].as_u64().map_or_else(|| default_colluders(n), |_| number(&inputs["c"]));
         let t = inputs["t"].as_u64().map_or_else(|| threshold(n, c), |_| number(&inputs["t"]));
+        if let Some(word) = refused {
+            return assert_eq!(spec(n, c, t, number(&inputs["min_parties"])).check(), Err(weak(word, n, c, t, inputs)));
+        }
         assert_eq!((c, t), (number(&outputs["c"]), number(&outputs["t"])));
         assert_eq!(least_survivors(t, number(&inputs["min_parties"])), number(&outputs["survivors"]));
     });
@@ -178,7 +231,13 @@ fn signatures_are_the_published_ones_and_wrong_ones_are_refused() {
         let signature = Fixed::from_slice("signature", &bytes(&inputs["signature"])).map(Signature);
         let verifies = IdentityPublic::from_bytes(&bytes(&inputs["public"]))
             .and_then(|public| Ok(public.verifies(&bytes(&inputs["message"]), &signature?)));
-        assert_eq!(verifies != Ok(true), refused);
+        let short = Problem::Length { what: "signature", expected: 64, got: 63 };
+        match refused {
+            None => assert_eq!(verifies, Ok(true)),
+            Some("bad-key") => assert_eq!(verifies, Err(Problem::Malformed { what: "identity key" })),
+            Some("bad-signature" | "high-s") => assert!(verifies == Ok(false) || verifies == Err(short), "{verifies:?}"),
+            Some(other) => panic!("{other}"),
+        }
     });
 }
 
@@ -191,12 +250,22 @@ fn offers_with_wrong_signatures_are_refused() {
         .unwrap();
         let identity = IdentityPublic::from_bytes(&bytes(&inputs["identity_public"])).unwrap();
         let experiment = Experiment::new(text(&inputs["experiment"])).unwrap();
-        assert_eq!(offer.check(&experiment, &party(&inputs["party"]), &identity).is_err(), refused);
+        let party = party(&inputs["party"]);
+        let problem = match refused {
+            None => Ok(()),
+            Some("bad-signature") => Err(Problem::Signature { what: "offer", party: party.clone() }),
+            Some(other) => panic!("{other}"),
+        };
+        assert_eq!(offer.check(&experiment, &party, &identity), problem);
     });
 }
 
 /// Builds a node's end of one channel from its secret and the other's public key.
 fn channel(inputs: &Value) -> Channels {
+    try_channel(inputs).unwrap()
+}
+
+fn try_channel(inputs: &Value) -> Result<Channels, Problem> {
     let (me, other) = (party(&inputs["me"]), party(&inputs["other"]));
     let experiment = Experiment::new(text(&inputs["experiment"])).unwrap();
     let secret = text(&inputs["secret"]);
@@ -211,8 +280,8 @@ fn channel(inputs: &Value) -> Channels {
     let signed = crate::channel::signed(&experiment, &other, &public, &commitment);
     let offer = Offer { public, commitment, signature: identity.sign(signed.as_ref()) };
     let roster = Roster::from([(other.clone(), identity.public())]);
-    channels.agree(&roster, &[(other, offer)].into()).unwrap();
-    channels
+    channels.agree(&roster, &[(other, offer)].into())?;
+    Ok(channels)
 }
 
 #[test]
@@ -232,16 +301,30 @@ fn sealed_messages_are_the_published_ones_and_wrong_ones_are_refused() {
         channels.took(&other, inputs["received"].as_u64().unwrap());
         let before = serde_json::to_string(&channels).unwrap();
         match channels.open(&other, &subject, &Sealed(Blob(bytes(&inputs["message"])))) {
-            Ok(plaintext) => assert!(!refused && *plaintext == bytes(&outputs["plaintext"])),
-            Err(_) => assert!(refused && serde_json::to_string(&channels).unwrap() == before),
+            Ok(plaintext) => assert!(refused.is_none() && *plaintext == bytes(&outputs["plaintext"])),
+            Err(problem) => {
+                let last = inputs["received"].as_u64().unwrap();
+                let got = u64::from_be_bytes(*bytes(&inputs["message"]).first_chunk().unwrap());
+                let expected = match refused {
+                    Some("replayed") => Problem::Replayed { party: other, got, last },
+                    // Cut off, it is not told from what was altered.
+                    Some("not-authentic" | "truncated") => Problem::Sealed { party: other },
+                    word => panic!("{word:?}"),
+                };
+                assert_eq!(problem, expected);
+                assert_eq!(serde_json::to_string(&channels).unwrap(), before, "the state is as it was");
+            }
         }
     });
     each("channel.json", "channel-keys", |inputs, outputs, refused| {
-        let shared = agree(&secret(&inputs["secret"]), &fixed(&inputs["other_public"]));
-        assert_eq!(shared.is_none(), refused);
-        if shared.is_some() {
-            assert_eq!(public_of(&secret(&inputs["secret"])), fixed(&outputs["public"]));
+        if refused.is_none() {
+            assert!(agree(&secret(&inputs["secret"]), &fixed(&inputs["other_public"])).is_some());
+            return assert_eq!(public_of(&secret(&inputs["secret"])), fixed(&outputs["public"]));
         }
+        assert_eq!(refused, Some("low-order-key"));
+        let other = party(&inputs["other"]);
+        let agreed = try_channel(inputs).map(drop);
+        assert_eq!(agreed, Err(Problem::PublicKey { what: "offer", party: other }));
     });
 }
 
@@ -253,27 +336,40 @@ fn shares_are_the_published_ones() {
         let polynomial = Polynomial::<Prime257, LIMBS_257>::draw(&secret, number(&inputs["threshold"]), &mut rng).unwrap();
         assert!(rng.0.is_empty(), "all draws are used");
         for (point, share) in outputs["shares"].as_object().unwrap() {
-            let point = crate::party::Point::of_index(point.parse::<usize>().unwrap() - 1);
+            let point = Point::of_index(point.parse::<usize>().unwrap() - 1);
             assert_eq!(*polynomial.share(point), bytes(share));
         }
     });
     each("shamir.json", "reconstruct", |inputs, outputs, refused| {
-        let shares = inputs["shares"].as_array().unwrap();
+        let given = inputs["shares"].as_array().unwrap();
         let threshold = number(&inputs["threshold"]) as usize;
-        let points: Vec<u32> = shares.iter().map(|share| number(&share[0])).collect();
-        let values: Result<Vec<_>, _> = shares.iter().map(|share| read::<Prime257, LIMBS_257>(&bytes(&share[1]))).collect();
-        let distinct = points.iter().all(|point| *point != 0 && points.iter().filter(|other| *other == point).count() == 1);
-        let (Ok(values), true, true) = (values, distinct, points.len() >= threshold) else {
-            return assert!(refused);
+        let points: Vec<u32> = given.iter().map(|share| number(&share[0])).collect();
+        let values: Result<Vec<_>, _> = given.iter().map(|share| read::<Prime257, LIMBS_257>(&bytes(&share[1]))).collect();
+        let values = match refused {
+            Some("share-range") => return assert_eq!(values, Err(Problem::Malformed { what: "share" })),
+            Some("share-length") => {
+                return assert_eq!(values, Err(Problem::Length { what: "share", expected: 33, got: 32 }));
+            }
+            _ => values.unwrap(),
         };
-        let points: Vec<_> = points.iter().map(|point| crate::party::Point::of_index(*point as usize - 1)).collect();
+        let distinct: BTreeSet<u32> = points.iter().copied().collect();
+        match refused {
+            // Whoever rebuilds a secret has the shares by party: no point twice, and a party's point is its index plus one.
+            Some("repeated-point") => return assert!(distinct.len() < points.len()),
+            Some("point-range") => return assert!(points.contains(&0) && Point::of_index(0).get() == 1),
+            // `TooFewShares` of the researcher: the case of a whole session in `tests/it/refusals.rs`.
+            Some("below-threshold") => return assert!(points.len() < threshold),
+            _ => assert!(distinct.len() == points.len() && points.len() >= threshold),
+        }
+        let points: Vec<_> = points.iter().map(|point| Point::of_index(*point as usize - 1)).collect();
         let value = write(&Interpolation::new(&points[..threshold], 0).value(&values[..threshold]));
         let agree = (threshold..points.len())
             .all(|at| Interpolation::new(&points[..threshold], points[at].get()).value(&values[..threshold]) == values[at]);
-        if refused {
-            assert!(value[0] != 0 || !agree);
-        } else {
-            assert!(value[0] == 0 && value[1..] == bytes(&outputs["secret"]));
+        match refused {
+            None => assert!(agree && value[0] == 0 && value[1..] == bytes(&outputs["secret"])),
+            Some("secret-range") => assert!(agree && value[0] != 0),
+            Some("shares-disagree") => assert!(!agree && value[0] == 0),
+            Some(other) => panic!("{other}"),
         }
     });
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use component::audit::AuditLog;
-use protocol::{Digest, ExperimentId, Tensors};
+use protocol::{Digest, ExperimentId, Scheme, Tensors};
 use researcher::command::{Ended, ExperimentState, NodeProgress, NodeRecord, RoundKind, RoundRecord};
 use researcher::store::Store;
 use serde_json::{Value, json};
@@ -97,14 +97,31 @@ pub fn violations(world: &World, id: &ExperimentId, records: &[RoundRecord]) -> 
         violations.extend(folder(world, place));
     }
     violations.extend(store(world, id));
+    violations.extend(world.places().filter_map(|place| keys(world, place, id)));
     violations
+}
+
+/// Nobody keeps keys of the hidden sums of an experiment that is over.
+fn keys(world: &World, place: Place, id: &ExperimentId) -> Option<String> {
+    let Place::Site(_) = place else { return None };
+    let store = node::store::Store::open_for_simulation(&world.folder(place).database_file());
+    let keyed = store.and_then(|store| store.keyed_experiments(&world.template().researcher, 64));
+    match keyed {
+        Ok(keyed) => keyed.contains(id).then(|| format!("{place:?} keeps keys of {id}, which is over")),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Every round is closed once, and what it sums is what the nodes that contributed have.
 fn rounds(world: &World, records: &[RoundRecord]) -> Vec<String> {
     let mut violations = Vec::new();
+    let mut next = 0;
     for (position, record) in records.iter().enumerate() {
-        if u32::try_from(position) != Ok(record.round) {
+        // Joye-Libert survives no loss: a round without a sum uses its number up.
+        let may_skip = record.hidden.as_ref().is_some_and(|hidden| hidden.scheme == Scheme::JoyeLibert);
+        let expected = if may_skip { next.max(record.round) } else { next };
+        next = record.round + 1;
+        if record.round != expected {
             violations.push(format!("the record at {position} is of round {}", record.round));
         }
         let contributed = || record.nodes.iter().filter(|node| node.state == NodeProgress::Contributed);

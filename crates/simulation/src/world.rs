@@ -250,6 +250,8 @@ impl World {
             task_key: template.task_key(),
             certificate_validity: Duration::from_hours(90 * 24),
             spool_quota_bytes: 1_000_000_000,
+            modulus: None,
+            negotiating: None,
             clock: life.clock(),
             blocking: Blocking::Inline,
             rng,
@@ -342,14 +344,18 @@ impl World {
         running.clone().expect("this was waited for")
     }
 
-    /// Waits until everybody runs, is connected, and has let go of all tasks and of what was reserved for them.
+    /// Waits until everybody runs, is connected, has let go of all tasks and of what was reserved for them, and keeps no keys of
+    /// hidden sums: all experiments are over.
     pub async fn settle(&self) {
         let sites = self.0.template.sites.len();
         loop {
             let is_settled = |node: RunningNode| {
                 let open = node.handle.store().open_tasks(&self.0.template.researcher);
                 let is_idle = open.is_ok_and(|tasks| tasks.is_empty()) && node.handle.ledger().open_reservations() == 0;
-                is_idle && node.agent.state().connection == "connected"
+                // The end of an experiment may still be on its way.
+                let keyed = node.handle.store().keyed_experiments(&self.0.template.researcher, 1);
+                let is_told = keyed.is_ok_and(|keyed| keyed.is_empty());
+                is_idle && is_told && node.agent.state().connection == "connected"
             };
             let is_up = self.0.researcher.borrow().is_some();
             if is_up && (0..sites).all(|site| self.node(site).is_some_and(is_settled)) {

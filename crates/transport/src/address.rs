@@ -51,7 +51,11 @@ impl Address {
 
     /// Reads `host:port`, `[v6]:port` or `host`, the port then being 50051.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let default_port = matrix::NODE_TO_RESEARCHER.port;
+        Self::parse_with(text, matrix::NODE_TO_RESEARCHER.port)
+    }
+
+    /// Reads an address, which may lack its port.
+    pub fn parse_with(text: &str, default_port: u16) -> Result<Self, AddressError> {
         if text.parse::<Ipv6Addr>().is_ok() {
             return Self::new(text, default_port);
         }

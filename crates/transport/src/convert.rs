@@ -4,6 +4,7 @@
 pub(crate) mod bulk;
 pub(crate) mod control;
 pub(crate) mod enrolment;
+pub(crate) mod negotiation;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,7 @@ use crate::convert::bulk::{self, UploadStep, Wrapping};
 use crate::convert::control::{self, FromNode, FromResearcher};
 use crate::convert::{enrolment, refusal, refusal_to_wire};
 use crate::grpc::proxy::{self, ProxyConfig};
+use crate::negotiation::frame;
 use crate::token::{self, EnrolmentToken};
 use crate::wire;
 
@@ -122,6 +123,30 @@ pub fn check_enrolment_message(bytes: &[u8]) {
     });
 }
 
+/// Reads what comes on a connection of a direct negotiation, framed as there; the first byte says from which side.
+pub fn check_negotiation_message(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    check_rewriting(bytes, |bytes| {
+        let mut written = Vec::new();
+        if kind % 2 == 0 {
+            let message = at_once(frame::read_message(&mut &*bytes)).ok()?;
+            at_once(frame::write_message(&mut written, &message)).expect("what was read fits");
+        } else {
+            let reply = at_once(frame::read_reply(&mut &*bytes)).ok()?;
+            at_once(frame::write_reply(&mut written, &reply)).expect("what was read fits");
+        }
+        Some(written)
+    });
+}
+
+/// The outcome of reading bytes that are there.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => panic!("bytes that are there are read at once"),
+    }
+}
+
 /// Reads a token: the bytes as they are, and as the content of one whose checksum fits.
 pub fn check_token(bytes: &[u8]) {
     let sealed = [bytes, &token::checksum(bytes)].concat();
@@ -181,6 +206,7 @@ mod tests {
         replay("researcher_messages", check_researcher_message);
         replay("bulk_messages", check_bulk_message);
         replay("enrolment_messages", check_enrolment_message);
+        replay("negotiation_messages", check_negotiation_message);
         replay("token", check_token);
         replay("proxy_answer", check_proxy_answer);
     }

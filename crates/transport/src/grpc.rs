@@ -12,7 +12,6 @@ mod reception;
 pub mod server;
 mod service;
 mod status;
-mod strangers;
 
 use std::time::Duration;
 

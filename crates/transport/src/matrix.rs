@@ -22,6 +22,8 @@ pub enum Place {
     Researcher,
     /// The hospital's own HTTP proxy.
     Proxy,
+    /// Those who negotiate keys with each other: a federation's nodes and its researcher, but for the one itself.
+    Parties,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -97,11 +99,68 @@ pub const RESEARCHER_FROM_NODE: Row = Row {
     service: "gRPC over TLS 1.3",
     kind: Kind::Backend,
     status: Status::Mandatory,
-    comment: "the only port that a federation listens on; `server.host` and `server.port`",
+    comment: "the only port that a federation needs; `server.host` and `server.port`",
 };
 
+/// The first port of direct key negotiation; further components of one machine take the next ones.
+pub const NEGOTIATION_PORT: u16 = 14_000;
+
+const fn negotiation(direction: Direction, from: Place, to: Place, comment: &'static str) -> Row {
+    Row {
+        direction,
+        from,
+        to,
+        port: NEGOTIATION_PORT,
+        protocol: Protocol::Tcp,
+        service: "key negotiation over TLS 1.3",
+        kind: Kind::Backend,
+        status: Status::Optional,
+        comment,
+    }
+}
+
+/// A node brings its keys to the other parties of a hidden sum.
+pub const NODE_TO_PARTIES: Row = negotiation(
+    Direction::Out,
+    Place::Node,
+    Place::Parties,
+    "only if `security.negotiation` allows the direct way; port 14000 or as the other party was registered",
+);
+
+/// A node takes the keys of the other parties, while a negotiation runs.
+pub const NODE_FROM_PARTIES: Row = negotiation(
+    Direction::In,
+    Place::Parties,
+    Place::Node,
+    "only if `security.negotiation` allows the direct way, and only while a negotiation runs; `negotiation.host` and `negotiation.port`",
+);
+
+/// A researcher tells the nodes who takes part.
+pub const RESEARCHER_TO_PARTIES: Row = negotiation(
+    Direction::Out,
+    Place::Researcher,
+    Place::Parties,
+    "only in experiments with `key_negotiation = \"direct\"`; port 14000 or as the node was registered",
+);
+
+/// A researcher hears the nodes' keys from them, while a negotiation runs.
+pub const RESEARCHER_FROM_PARTIES: Row = negotiation(
+    Direction::In,
+    Place::Parties,
+    Place::Researcher,
+    "only in experiments with `key_negotiation = \"direct\"`, and only while a negotiation runs; `negotiation.host` and `negotiation.port`",
+);
+
 /// The whole matrix.
-pub const MATRIX: &[Row] = &[NODE_TO_RESEARCHER, NODE_TO_PROXY, RESEARCHER_FROM_NODE];
+pub const MATRIX: &[Row] = &[
+    NODE_TO_RESEARCHER,
+    NODE_TO_PROXY,
+    NODE_TO_PARTIES,
+    NODE_FROM_PARTIES,
+    RESEARCHER_FROM_NODE,
+    RESEARCHER_TO_PARTIES,
+    RESEARCHER_FROM_PARTIES,
+];
 
 impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,8 +177,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_accepts_no_connection() {
-        assert!(MATRIX.iter().all(|row| row.direction == Direction::Out || row.to != Place::Node));
+    fn a_node_accepts_no_connection_but_for_the_optional_negotiation() {
+        let accepts = |row: &&Row| row.direction == Direction::In && row.to == Place::Node;
+        assert_eq!(MATRIX.iter().filter(accepts).collect::<Vec<_>>(), [&NODE_FROM_PARTIES]);
+        assert_eq!(NODE_FROM_PARTIES.status, Status::Optional);
     }
 
     #[test]
@@ -136,8 +197,10 @@ mod tests {
     #[test]
     fn what_goes_out_directly_comes_in_somewhere() {
         for out in MATRIX.iter().filter(|row| row.direction == Direction::Out && row.to != Place::Proxy) {
-            let matching =
-                |row: &Row| row.direction == Direction::In && (row.from, row.to, row.port) == (out.from, out.to, out.port);
+            let is = |place: Place, other: Place| place == other || place == Place::Parties || other == Place::Parties;
+            let matching = |row: &Row| {
+                row.direction == Direction::In && row.port == out.port && is(row.from, out.from) && is(row.to, out.to)
+            };
             assert!(MATRIX.iter().any(matching), "{out}");
         }
     }

@@ -42,7 +42,7 @@ impl From<rustls::Error> for TlsError {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -67,7 +67,7 @@ fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsE
     Ok(Arc::new(roots))
 }
 
-fn certified(chain: Vec<CertificateDer<'static>>, key: &SecretKey) -> Arc<SingleCertAndKey> {
+pub(crate) fn certified(chain: Vec<CertificateDer<'static>>, key: &SecretKey) -> Arc<SingleCertAndKey> {
     Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key.for_tls())))
 }
 

@@ -184,7 +184,19 @@ fn messages() {
     write("enrolment_messages", "enrolled", [vec![1], reply].concat());
     write("enrolment_messages", "renew", [vec![2], field(1, [0x30; 9])].concat());
     write("enrolment_messages", "renewed", [vec![3], field(1, [0x30; 9])].concat());
-    write("enrolment_messages", "refusal", [vec![4], refusal].concat());
+    write("enrolment_messages", "refusal", [vec![4], refusal.clone()].concat());
+    let framed = |kind: u8, message: Vec<u8>| {
+        let length = u32::try_from(message.len()).expect("seeds are small").to_be_bytes();
+        [&[kind], &length[..], &message].concat()
+    };
+    let experiment = ExperimentId::random(&mut rng()).to_string();
+    let topic = [field(1, &researcher), field(2, experiment), number(3, 2), number(4, 1)].concat();
+    let said = [field(5, &node), field(6, &researcher), field(7, "keys"), field(8, "{}")].concat();
+    write("negotiation_messages", "keys", framed(0, [topic.clone(), said].concat()));
+    let said = [field(5, &researcher), field(6, &node), field(7, "parties"), field(8, "{}")].concat();
+    write("negotiation_messages", "parties", framed(0, [topic, said].concat()));
+    write("negotiation_messages", "taken", framed(1, Vec::new()));
+    write("negotiation_messages", "refused", framed(1, field(1, refusal)));
 }
 
 /// The parameters of a plan with two features, and a checkpoint of its training.

@@ -174,7 +174,7 @@ fn walk() -> World {
     let prepared = nodes[1].prepare(&next, &mut rng).expect(good);
     let seeds = vec![
         ("agree_answer", encode(&AgreeAnswer { identity: keys[1].public(), offer: offers[&ids[1]].clone() })),
-        ("prepare_request", encode(&PrepareRequest { roster, offers, spec })),
+        ("prepare_request", encode(&PrepareRequest { roster, offers, spec, seeds: BTreeMap::new() })),
         ("preparation", encode(&preparations[1])),
         ("mask_request", encode(&MaskRequest { session, inbound: inbound[&ids[0]].clone() })),
         ("attest_request", encode(&AttestRequest { session, survivors: survivors.clone() })),

@@ -51,6 +51,13 @@ pub(super) struct Contributor {
     pub(super) state: String,
 }
 
+/// A row of what a node knows of its own work.
+#[derive(Debug, Clone, Deserialize)]
+struct Worked {
+    work: String,
+    work_ms: u64,
+}
+
 /// The last object of `researcher run --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct End {
@@ -188,6 +195,15 @@ impl Federation {
         parse("an answer of the researcher", &String::from_utf8_lossy(&output.stdout))
     }
 
+    /// How long a node worked at its last training.
+    pub(super) fn trained_seconds(&self, number: usize) -> Result<f64, Problem> {
+        let mut command = self.command();
+        command.args(["node", "-p"]).arg(self.node_folder(number)).args(["results", "--json"]);
+        let rows: Vec<Worked> = parse("a node's results", &output_of(&mut command)?)?;
+        let trained = rows.into_iter().filter(|row| row.work == "train").map(|row| row.work_ms);
+        Ok(trained.max().unwrap_or(0) as f64 / 1e3)
+    }
+
     pub(super) fn researcher_process(&self) -> u32 {
         self.researcher.as_ref().map_or(0, Child::id)
     }
@@ -284,6 +300,14 @@ pub(super) fn memory(process: u32) -> Result<(u64, u64), Problem> {
     };
     let both = field("VmHWM:").zip(field("VmRSS:"));
     both.ok_or_else(|| unexpected("the memory of a process", "VmHWM and VmRSS", path.display().to_string()))
+}
+
+/// How many bytes a process has handed to the kernel to be written, sockets included.
+pub(super) fn written(process: u32) -> Result<u64, Problem> {
+    let path = PathBuf::from(format!("/proc/{process}/io"));
+    let text = fs::read_to_string(&path).map_err(at(&path))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("wchar:")?.trim().parse().ok());
+    bytes.ok_or_else(|| unexpected("what a process has written", "wchar", path.display().to_string()))
 }
 
 /// Waits until `look` gives something.

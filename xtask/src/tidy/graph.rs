@@ -62,7 +62,8 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
     ("tokio-rustls", &["transport"]),
     ("tonic", &["transport"]),
     ("x509-parser", &["transport"]),
-    ("rusqlite", &["component", "node", "researcher"]),
+    // The tests of `fedbiomed` look into a node's store.
+    ("rusqlite", &["component", "fedbiomed", "node", "researcher"]),
     ("clap", &["fedbiomed"]),
 ];
 

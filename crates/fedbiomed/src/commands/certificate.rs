@@ -7,12 +7,14 @@ use std::path::Path;
 
 use component::control::ControlError;
 use component::folder::ComponentFolder;
+use component::parties::Registration;
 use protocol::{NodeId, ResearcherId, Timestamp};
 use serde::Serialize;
-use transport::identity::{Certificate, EnrolmentAnswer, MAX_EXCHANGE_FILE, SigningRequest};
+use transport::identity::{Certificate, EnrolmentAnswer, Fingerprint, MAX_EXCHANGE_FILE, SigningRequest};
+use transport::negotiation::Party;
 
 use crate::cli::{Format, NodeCertificateCommand, ResearcherCertificateCommand};
-use crate::commands::{node, researcher, shared};
+use crate::commands::{node, peers, researcher, shared};
 use crate::error::{Failure, Outcome};
 use crate::output::{note, print, print_records};
 
@@ -47,8 +49,36 @@ pub(crate) async fn at_node(folder: &ComponentFolder, command: NodeCertificateCo
             print(node_instructions(&status.id, &status.name, folder.root()));
             Ok(())
         }
-        NodeCertificateCommand::Register { public_key, party_id, address, upsert } => {
+        NodeCertificateCommand::Export { output, researcher } => {
+            let file = output.as_deref().map(new_file).transpose()?;
+            let researcher = peers::federation(folder, researcher).await?;
+            let Reply::Certificate { pem } = node::ask(folder, Request::ExportCertificate { researcher }).await? else {
+                return shared::unexpected();
+            };
+            write(file, output.as_deref(), &pem)
+        }
+        NodeCertificateCommand::Parties(Format { json }) => {
+            let Reply::Parties { rows } = node::ask(folder, Request::Parties).await? else { return shared::unexpected() };
+            print_records(&rows, json, &[], "no party is registered for direct key negotiation");
+            Ok(())
+        }
+        NodeCertificateCommand::Remove { party } => {
+            let Reply::Parties { rows } = node::ask(folder, Request::Parties).await? else { return shared::unexpected() };
+            let party = find_party(&party, &rows)?;
+            shared::done(node::ask(folder, Request::RemoveParty { researcher: None, party }).await?)
+        }
+        NodeCertificateCommand::Register { public_key, party_id, address, researcher, upsert } => {
             let text = read(&public_key)?;
+            // A request by itself may be one that was sent here instead of its answer.
+            let is_party = party_id.is_some() || Certificate::from_pem(&text).is_ok();
+            if let Some((owner, key)) = shown_key(&text).filter(|_| is_party) {
+                let (party, address) = party(party_id, owner.as_ref(), address)?;
+                confirm_key(&party, &key, yes)?;
+                let researcher = peers::federation(folder, researcher).await?;
+                let fingerprint = key.to_string();
+                let request = Request::RegisterParty { researcher, party, fingerprint, address, replaces: upsert };
+                return shared::done(node::ask(folder, request).await?);
+            }
             let answer = EnrolmentAnswer::from_text(&text)
                 .map_err(|error| Failure::new(format!("{}: {error}", public_key.display())))?;
             let expected = party_id.map(|id| id.parse::<ResearcherId>()).transpose()?;
@@ -104,8 +134,34 @@ pub(crate) async fn at_researcher(folder: &ComponentFolder, command: ResearcherC
             print(researcher_instructions(&authority, folder.root()));
             Ok(())
         }
+        ResearcherCertificateCommand::Export { output } => {
+            let file = output.as_deref().map(new_file).transpose()?;
+            write(file, output.as_deref(), &::researcher::daemon::authority_certificate(folder)?.to_pem())
+        }
+        ResearcherCertificateCommand::Parties(Format { json }) => {
+            let Reply::Parties { rows } = researcher::ask(folder, Request::Parties).await? else {
+                return shared::unexpected();
+            };
+            print_records(&rows, json, &[], "no node is registered for direct key negotiation");
+            Ok(())
+        }
+        ResearcherCertificateCommand::Remove { node } => {
+            let Reply::Parties { rows } = researcher::ask(folder, Request::Parties).await? else {
+                return shared::unexpected();
+            };
+            let node = node_of(find_party(&node, &rows)?)?;
+            shared::done(researcher::ask(folder, Request::RemoveParty { node }).await?)
+        }
         ResearcherCertificateCommand::Register { public_key, party_id, name, address, output, upsert } => {
             let request = read(&public_key)?;
+            if let Ok(certificate) = Certificate::from_pem(&request) {
+                let (party, address) = party(party_id, certificate.node(), address)?;
+                confirm_key(&party, &certificate.key_fingerprint(), yes)?;
+                let (node, fingerprint) = (node_of(party)?, certificate.key_fingerprint().to_string());
+                let register = Request::RegisterParty { node, fingerprint, address, replaces: upsert };
+                return shared::done(researcher::ask(folder, register).await?);
+            }
+            let name = name.ok_or_else(|| Failure::new("give --name, the hospital's"))?;
             let asked = SigningRequest::from_text(&request)
                 .map_err(|error| Failure::new(format!("{}: {error}", public_key.display())))?;
             let expected = party_id.map(|id| id.parse::<NodeId>()).transpose()?;
@@ -149,6 +205,58 @@ pub(crate) async fn at_researcher(folder: &ComponentFolder, command: ResearcherC
                 _ => shared::done(researcher::ask(folder, Request::NewServerCertificate).await?),
             }
         }
+    }
+}
+
+/// The key in a certificate or in a node's signing request, and whose it is if that is a node.
+fn shown_key(text: &str) -> Option<(Option<NodeId>, Fingerprint)> {
+    if let Ok(certificate) = Certificate::from_pem(text) {
+        return Some((certificate.node().cloned(), certificate.key_fingerprint()));
+    }
+    let request = SigningRequest::from_text(text).ok()?;
+    Some((Some(request.node().clone()), request.key_fingerprint()))
+}
+
+/// The party that is registered and where it listens. Its file must be its own.
+fn party(party_id: Option<String>, owner: Option<&NodeId>, address: Option<String>) -> Result<(Party, String), Failure> {
+    let typed = party_id.ok_or_else(|| Failure::new("this is a party's certificate; say whose with --party-id"))?;
+    let party: Party = typed.parse().map_err(|error: transport::negotiation::PartyError| Failure::new(error.to_string()))?;
+    let is_own = match &party {
+        Party::Node(node) => owner == Some(node),
+        Party::Researcher(_) => owner.is_none(),
+    };
+    if !is_own {
+        let found = owner.map_or_else(|| "a researcher".to_owned(), ToString::to_string);
+        return Err(Failure::new(format!("the file is from {found}, not from {party}; nothing changed")));
+    }
+    let address = address.ok_or_else(|| Failure::new("say where the party listens with --address HOST:PORT"))?;
+    Ok((party, address))
+}
+
+fn confirm_key(party: &Party, key: &Fingerprint, yes: bool) -> Outcome {
+    if !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    note(format!("The file is from {party} with the key\n  {key}"));
+    shared::confirm("Was the same read out by phone?", yes)
+}
+
+/// The registered party that is meant by its id or the first digits of it.
+fn find_party(typed: &str, rows: &[Registration]) -> Result<Party, Failure> {
+    let parties: Vec<Party> = rows.iter().map(|row| row.party.clone()).collect();
+    if let Some(party) = typed.parse().ok().filter(|party| parties.contains(party)) {
+        return Ok(party);
+    }
+    let nodes = parties.iter().filter_map(|party| if let Party::Node(node) = party { Some(node.clone()) } else { None });
+    let mut nodes: Vec<NodeId> = nodes.collect();
+    nodes.dedup();
+    node::resolve(typed, NodeId::PREFIX, &nodes).map(Party::Node)
+}
+
+fn node_of(party: Party) -> Result<NodeId, Failure> {
+    match party {
+        Party::Node(node) => Ok(node),
+        Party::Researcher(id) => Err(Failure::new(format!("{id} is no node"))),
     }
 }
 

@@ -65,7 +65,7 @@ fn key_of(path: &Path, expected: &NodeId) -> Result<Fingerprint, Failure> {
 }
 
 /// The federation that was named by the first digits of its researcher's id.
-async fn federation(folder: &ComponentFolder, typed: Option<String>) -> Result<Option<ResearcherId>, Failure> {
+pub(crate) async fn federation(folder: &ComponentFolder, typed: Option<String>) -> Result<Option<ResearcherId>, Failure> {
     let Some(typed) = typed else { return Ok(None) };
     let Reply::Enrolments { rows } = ask(folder, Request::Enrolments).await? else {
         return Err(Failure::new("the node did not say with whom it is enrolled"));

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use component::audit::AuditLog;
 use component::config::{Config, Setting};
-use component::folder::{ComponentFolder, FolderError, Kind};
+use component::folder::{ComponentFolder, FolderError, Kind, write_atomically};
 use serde::Serialize;
 
 use crate::cli::{AuditCommand, Format};
+use crate::commands::ports;
 use crate::error::{Failure, Outcome};
 use crate::output::{note, print, print_rows};
 
@@ -20,12 +21,23 @@ pub(crate) fn default_folder(kind: Kind) -> PathBuf {
     })
 }
 
-/// Makes a component; returns its id.
+/// Makes a component; returns its id. It gets a port of its own for direct key negotiations.
 pub(crate) fn create(path: &Path, kind: Kind, name: Option<&str>) -> Result<String, Failure> {
-    Ok(match kind {
+    let id = match kind {
         Kind::Node => node::daemon::create(path, name.unwrap_or("Node"))?.to_string(),
         Kind::Researcher => researcher::daemon::create(path, name.unwrap_or("Researcher"))?.to_string(),
-    })
+    };
+    match ports::give(path) {
+        Ok(port) => {
+            let file = ComponentFolder::open(path, kind)?.config_file();
+            let text = std::fs::read_to_string(&file)?;
+            let text = Config::with_number(&text, "negotiation", "port", port.into());
+            write_atomically(&file, text.ok_or_else(|| Failure::new("a new configuration lacks a key"))?.as_bytes())?;
+        }
+        // Nothing is open yet; the default port is as good as any until another component has it.
+        Err(error) => note(format!("this component keeps the default port of direct key negotiations: {error}")),
+    }
+    Ok(id)
 }
 
 /// Opens a component's folder for a command that begins something: it makes the default folder where there is none, and says

@@ -348,6 +348,7 @@ fn the_default_folder_is_made_by_commands_that_begin_something_and_by_no_other()
     // Its port is none, so that it ends at once.
     let mut start = Command::new(env!("CARGO_BIN_EXE_fedbiomed"));
     start.args(["researcher", "start"]).current_dir(place.path()).env("FBM_SERVER_PORT", "none").stdin(Stdio::null());
+    start.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     let said = refused(&start.output().unwrap());
     assert!(said.contains("made RESEARCHER_") && said.contains("fbm-researcher"), "{said}");
     assert!(place.path().join("fbm-researcher").is_dir());

@@ -3,8 +3,11 @@
 mod certificates;
 mod commands;
 mod demo;
+mod direct;
+mod encrypted;
 mod exact;
 mod kill;
+mod masks;
 mod refusals;
 mod secagg;
 mod sockets;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::world::{HEART, World, fedbiomed, ok, refused};
 
-const THREE: [&str; 3] = ["cleveland", "hungarian", "va"];
+pub(crate) const THREE: [&str; 3] = ["cleveland", "hungarian", "va"];
 const FOUR: [&str; 4] = ["cleveland", "hungarian", "switzerland", "va"];
 
 /// Rows of the four files.
@@ -49,7 +49,7 @@ learning_rate = 0.1
 }
 
 /// A federation of these hospitals.
-fn federation(sites: &[&str]) -> World {
+pub(crate) fn federation(sites: &[&str]) -> World {
     let mut world = World::with_researcher();
     for site in sites {
         world.admit(site, Path::new(&format!("{HEART}/{site}.csv")));
@@ -58,7 +58,7 @@ fn federation(sites: &[&str]) -> World {
     world
 }
 
-fn begin(world: &World, text: &str) -> String {
+pub(crate) fn begin(world: &World, text: &str) -> String {
     let file = world.experiment("experiment.toml", text);
     ok(&world.researcher(&["run", &file, "--detach"])).trim().to_owned()
 }
@@ -70,7 +70,7 @@ fn run(world: &mut World, text: &str) -> Value {
 }
 
 /// The elements of a finished experiment's model.
-fn parameters(shown: &Value) -> Vec<f64> {
+pub(crate) fn parameters(shown: &Value) -> Vec<f64> {
     let bytes = std::fs::read(shown["ended"]["model"].as_str().expect("a model")).expect("the model file");
     let tensors = Tensors::from_bytes(&bytes).expect("a safetensors file");
     ["weight", "bias"].iter().flat_map(|name| tensors.get(name).expect("a tensor").scalars().to_f64()).collect()
@@ -216,7 +216,7 @@ fn a_node_killed_before_its_contribution_leaves_the_sum_of_the_others() {
 
 /// Stops one node before it has contributed to a training round, and returns the others' whole contributions as the researcher
 /// keeps them, and the round's number. So many others there must be.
-fn caught(world: &mut World, id: &str, node: &str, others: usize) -> (Vec<PathBuf>, u64) {
+pub(crate) fn caught(world: &mut World, id: &str, node: &str, others: usize) -> (Vec<PathBuf>, u64) {
     /// Looks at a round that may stand still; each asks a process.
     const LOOKS: u32 = 40;
     let spool = world.folder().join("researcher/var/spool");

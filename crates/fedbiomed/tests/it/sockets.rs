@@ -27,15 +27,15 @@ split_column = "split"
 
 /// What `/proc` tells of a process.
 #[derive(Debug, Default, PartialEq)]
-struct Sockets {
+pub(crate) struct Sockets {
     /// Local ports that accept TCP connections.
-    listening: Vec<u16>,
+    pub(crate) listening: Vec<u16>,
     /// UDP and raw sockets.
-    others: usize,
+    pub(crate) others: usize,
 }
 
 impl Sockets {
-    fn of(process: u64) -> Self {
+    pub(crate) fn of(process: u64) -> Self {
         let folder = Path::new("/proc").join(process.to_string());
         let open = std::fs::read_dir(folder.join("fd")).expect("a process of this user").flatten();
         // A file that was closed since has no link any more.

@@ -19,6 +19,8 @@ pub(crate) fn fedbiomed(words: &[&str]) -> Output {
 
 pub(crate) fn fedbiomed_in(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedbiomed"));
+    // Not the register of ports of whoever runs the tests.
+    command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.args(words).current_dir(folder).stdin(Stdio::null()).output().expect("the binary runs")
 }
 

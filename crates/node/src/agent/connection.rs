@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Capability, HeldTask, Hello, ProtocolVersion, RefusalCode, ResearcherId};
+use protocol::{Capability, HeldTask, Hello, MAX_KEYED_EXPERIMENTS, ProtocolVersion, RefusalCode, ResearcherId};
 use serde_json::json;
 use transport::link::{Link, LinkError, Session};
 use transport::retry::Backoff;
@@ -73,6 +73,7 @@ fn hello(node: &NodeHandle, researcher: &ResearcherId) -> Result<Hello, StoreErr
         capabilities: Capability::current(),
         name: node.name().to_owned(),
         held,
+        keyed: node.store().keyed_experiments(researcher, MAX_KEYED_EXPERIMENTS)?,
     })
 }
 

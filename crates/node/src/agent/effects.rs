@@ -55,13 +55,13 @@ impl<L: Link> Loop<L> {
     fn store(&mut self, id: &TaskId, lazy: bool) -> Result<(), AgentError> {
         let Some(job) = self.jobs.get_mut(id) else { return Ok(()) };
         let researcher = &self.enrolment.researcher;
+        let durability = if lazy { Durability::Lazy } else { Durability::Durable };
         if job.is_in_journal {
             let content = job.cleared.as_ref().and_then(|cleared| cleared.content());
-            let durability = if lazy { Durability::Lazy } else { Durability::Durable };
             self.node.store().update_task(researcher, &job.participant, content, durability)?;
         } else {
             let new = NewTask { researcher, task: &job.task, signature: &job.signature };
-            self.node.store().add_task(&new, &job.participant)?;
+            self.node.store().add_task(&new, &job.participant, durability)?;
             job.is_in_journal = true;
         }
         Ok(())

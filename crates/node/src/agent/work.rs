@@ -103,13 +103,18 @@ async fn work<L: Link>(
     let begin = async {
         // The model comes first: a researcher that does not send it holds up nobody else. One model of each researcher waits.
         let (_place, model) = match task.model {
-            Some(blob) => (desk.acquire().await.ok(), Some(download(&node, link.as_ref(), blob).await?)),
+            Some(blob) => {
+                let place = desk.acquire().await.ok();
+                (place, Some(download(&node, link.as_ref(), blob).await.map_err(WorkEnd::Refused)?))
+            }
             None => (None, None),
         };
+        // Before its turn: it waits for others.
+        secure::direct::negotiate(&node, &workshop, &permit).await?;
         let turn = workshop.turn(&task.work).await;
         let _ = queue.send(Incoming::TurnCame(task.id.clone())).await;
         workshop.pass_time().await;
-        Ok::<_, Refusal>((turn, model))
+        Ok::<_, WorkEnd>((turn, model))
     };
     let begun = tokio::select! {
         biased;
@@ -118,7 +123,7 @@ async fn work<L: Link>(
     };
     let (turn, model) = match begun {
         Ok(begun) => begun,
-        Err(refusal) => return WorkEnd::Refused(refusal),
+        Err(end) => return end,
     };
     let id = task.id.clone();
     let progress = move |progress| {

@@ -166,3 +166,15 @@ fn a_broken_upload_is_tried_again_within_a_second_while_connected() {
     apply(&mut participant, Event::Disconnected);
     assert_eq!(apply(&mut participant, Event::UploadBroke), []);
 }
+
+#[test]
+fn an_exchange_is_not_acknowledged_and_its_answer_waits_for_the_disk() {
+    let mut participant = new().of_exchange();
+    assert_eq!(apply(&mut participant, Event::Admitted), [Action::Store { lazy: true }, Action::Compute]);
+    assert_eq!(apply(&mut participant, Event::Repeated), []);
+    apply(&mut participant, Event::TurnCame);
+    let answer = SecureMessage::new(vec![7]).unwrap();
+    let said = Action::Say(NodeMessage::Answered { task: task(), answer: answer.clone() });
+    let actions = apply(&mut participant, Event::Answered { answer });
+    assert_eq!(actions, [Action::Store { lazy: false }, said, Action::RemoveFiles]);
+}

@@ -169,7 +169,7 @@ impl NodeHandle {
         Ok(format!("this node takes part in no sum with {node}"))
     }
 
-    fn federation(&self, researcher: Option<ResearcherId>) -> Result<ResearcherId, PeerError> {
+    pub(crate) fn federation(&self, researcher: Option<ResearcherId>) -> Result<ResearcherId, PeerError> {
         let mut all = self.store().enrolments()?.into_iter().map(|enrolment| enrolment.researcher);
         match researcher {
             Some(wanted) => all.find(|one| *one == wanted).ok_or(PeerError::NotEnrolled(wanted)),

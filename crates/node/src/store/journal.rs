@@ -62,11 +62,11 @@ fn emptied(task: Task) -> Task {
 
 impl Store {
     /// Writes a task that is not in the journal yet.
-    pub fn add_task(&self, new: &NewTask<'_>, participant: &Participant) -> Result<(), StoreError> {
+    pub fn add_task(&self, new: &NewTask<'_>, participant: &Participant, durability: Durability) -> Result<(), StoreError> {
         let (state, is_open) = stored(participant.state())?;
         let updated = millis(participant.updated());
         let document = if is_over(participant.state()) { to_json(&emptied(new.task.clone()))? } else { to_json(new.task)? };
-        self.write(Durability::Durable, |connection| {
+        self.write(durability, |connection| {
             let mut statement = connection.prepare_cached(
                 "INSERT INTO task (researcher, id, format, experiment, document, signature, state, is_open, accepted, updated)
                  VALUES (?1, ?2, 2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",

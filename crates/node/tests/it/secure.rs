@@ -1,5 +1,9 @@
 //! Hidden sums: three nodes, and a researcher that the test plays with the role of crate `secagg`.
 
+mod encrypted;
+mod over;
+mod rules;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -76,12 +80,7 @@ impl Hospital {
     }
 
     fn exchange(&mut self, step: SecureStep, (round, attempt): (u32, u32), request: Vec<u8>) -> Task {
-        let phase = match step {
-            SecureStep::Agree => 1,
-            SecureStep::Prepare => 2,
-            SecureStep::Attest => 3,
-            SecureStep::Reveal => 4,
-        };
+        let phase = step.phase();
         let work = Work::Secure { step, message: message(request) };
         let dataset = self.dataset.clone();
         let task = self.world.task(&dataset, Plan::Training(plan(Precision::Float64)), work, None, Vec::new());
@@ -98,9 +97,10 @@ impl Hospital {
     async fn hear_answer(&mut self, task: &Task) -> Result<Vec<u8>, Refusal> {
         loop {
             match self.session.hear().await {
-                NodeMessage::Accepted { .. } => {}
                 NodeMessage::Answered { task: id, answer } if id == task.id => return Ok(answer.as_bytes().to_vec()),
                 NodeMessage::Refused { task: id, refusal } if id == task.id => return Err(refusal),
+                // Answers that nobody has settled are said again after a restart.
+                NodeMessage::Accepted { .. } | NodeMessage::Answered { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -197,7 +197,8 @@ impl Federation {
     }
 
     fn request(&self, spec: &SessionSpec) -> PrepareRequest {
-        PrepareRequest { roster: self.roster.clone(), offers: self.offers.clone(), spec: spec.clone() }
+        let (roster, offers) = (self.roster.clone(), self.offers.clone());
+        PrepareRequest { roster, offers, spec: spec.clone(), seeds: BTreeMap::new() }
     }
 
     async fn prepare(&mut self, spec: &SessionSpec) -> (ResearcherSession, Inbound) {

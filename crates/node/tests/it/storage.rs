@@ -23,8 +23,8 @@ fn the_journal_gives_back_what_was_written() {
     let mut participant = Participant::new(task.id.clone(), Timestamp::from_millis(5));
     participant.apply(Event::Admitted, Timestamp::from_millis(6), &mut rng);
     let new = NewTask { researcher: &world.researcher, task: &task, signature: b"signed" };
-    store.add_task(&new, &participant).unwrap();
-    assert!(store.add_task(&new, &participant).is_err(), "a task is in the journal once");
+    store.add_task(&new, &participant, Durability::Durable).unwrap();
+    assert!(store.add_task(&new, &participant, Durability::Durable).is_err(), "a task is in the journal once");
     participant.apply(Event::TurnCame, Timestamp::from_millis(7), &mut rng);
     store.update_task(&world.researcher, &participant, None, Durability::Durable).unwrap();
     let record = store.task(&world.researcher, &task.id).unwrap().unwrap();
@@ -56,7 +56,9 @@ fn the_state_of_an_experiment_stays_while_its_tasks_do() {
     let store = node.store();
     let start = node.now();
     let participant = Participant::new(task.id.clone(), start);
-    store.add_task(&NewTask { researcher: &world.researcher, task: &task, signature: &[] }, &participant).unwrap();
+    store
+        .add_task(&NewTask { researcher: &world.researcher, task: &task, signature: &[] }, &participant, Durability::Durable)
+        .unwrap();
     store.save_experiment_state(&world.researcher, &world.experiment, "data", b"digest", start).unwrap();
     let later = start.saturating_add(Duration::from_hours(1));
     assert_eq!(store.forget_experiments(later).unwrap(), 0, "a task is open");
@@ -96,7 +98,7 @@ fn starts_of_a_task_are_counted_until_it_comes_to_something() {
     let (task, _) = world.training_task(&id, &plan());
     let (store, researcher) = (node.store(), &world.researcher);
     let participant = Participant::new(task.id.clone(), node.now());
-    store.add_task(&NewTask { researcher, task: &task, signature: &[] }, &participant).unwrap();
+    store.add_task(&NewTask { researcher, task: &task, signature: &[] }, &participant, Durability::Durable).unwrap();
     assert_eq!([(); 2].map(|()| store.begin_task(researcher, &task.id).unwrap()), [1, 2]);
     store.forgive_starts(researcher, &task.id).unwrap();
     assert_eq!(store.begin_task(researcher, &task.id).unwrap(), 1);
@@ -112,7 +114,9 @@ fn a_clock_that_is_set_far_forward_ends_no_open_task() {
     let (task, _) = world.training_task(&id, &plan());
     let (store, start, mut rng) = (node.store(), node.now(), StdRng::seed_from_u64(1));
     let mut participant = Participant::new(task.id.clone(), start);
-    store.add_task(&NewTask { researcher: &world.researcher, task: &task, signature: &[] }, &participant).unwrap();
+    store
+        .add_task(&NewTask { researcher: &world.researcher, task: &task, signature: &[] }, &participant, Durability::Durable)
+        .unwrap();
     participant.apply(Event::Admitted, start, &mut rng);
     participant.apply(Event::TurnCame, start, &mut rng);
     let held = Held { digest: Digest::of(b"given"), bytes: 5, report: Some(Report::default()) };

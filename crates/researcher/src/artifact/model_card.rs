@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Digest, Measured, Metric, NodeId, RowCount, Scheme, Timestamp, TrainingPlan, ValidatedOn};
+use protocol::{Digest, Measured, Metric, NodeId, RowCount, Timestamp, TrainingPlan, ValidatedOn};
 use serde::{Deserialize, Serialize};
 
+use super::secure::SecureAggregation;
 use super::{PooledMetric, Record, SiteRound, Standardised};
 
 /// The version of the card's layout.
@@ -116,20 +117,6 @@ struct Site<'a> {
     rows: RowCount,
 }
 
-/// How the sites' values were hidden from the researcher while the model was made.
-#[derive(Serialize)]
-struct SecureAggregation {
-    scheme: Scheme,
-    /// Rounds of training and validation whose sums were hidden.
-    rounds: usize,
-    /// The least over these rounds.
-    threshold: u32,
-    survivors: u32,
-    /// Elements of model differences that were moved to the edge of their range, over all rounds and sites.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clipped: Option<u64>,
-}
-
 #[derive(Serialize)]
 struct Metrics<'a> {
     /// Rounds of training behind the model that was measured; absent if it never was.
@@ -173,7 +160,7 @@ pub fn model_card(record: &Record, file: &ModelFile, date: Timestamp) -> String 
         model: model(record, file),
         plan: record.training(),
         sites: record.sites.iter().map(|site| Site { node: &site.node, name: &site.name, rows: site.rows }).collect(),
-        secure_aggregation: secure_aggregation(record),
+        secure_aggregation: SecureAggregation::of(record),
         metrics: metrics(record),
         intended_use: trimmed(&facts.intended_use),
     };
@@ -195,18 +182,6 @@ fn model<'a>(record: &'a Record, file: &'a ModelFile) -> Model<'a> {
         standardisation: (!standardised.is_empty())
             .then_some(Standardisation { formula: "(value - mean) / deviation", features: standardised }),
     }
-}
-
-fn secure_aggregation(record: &Record) -> Option<SecureAggregation> {
-    let hidden = || record.rounds.iter().filter_map(|round| round.hidden.as_ref());
-    Some(SecureAggregation {
-        scheme: hidden().next()?.scheme,
-        rounds: hidden().count(),
-        threshold: hidden().map(|hidden| hidden.threshold).min()?,
-        // A validation that too few revealed sums nobody.
-        survivors: hidden().map(|hidden| hidden.survivors).filter(|survivors| *survivors > 0).min()?,
-        clipped: hidden().filter_map(|hidden| hidden.clipped).reduce(u64::saturating_add),
-    })
 }
 
 /// The last validation of the aggregate. Numbers that are not finite are left out: JSON has none.
@@ -250,6 +225,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::sample;
+    use protocol::Scheme;
+
     use super::*;
     use crate::command::Hidden;
 
@@ -309,7 +286,9 @@ mod tests {
             let scheme = Scheme::Lom;
             round.hidden = Some(Hidden { scheme, parties: 4, threshold: 3, colluders: 1, survivors, clipped: Some(2) });
         }
-        let expected = json!({"scheme": "lom", "rounds": 3, "threshold": 3, "survivors": 3, "clipped": 6});
+        let expected = json!({
+            "scheme": "lom", "rounds": 3, "parties": 4, "threshold": 3, "colluders": 1, "survivors": 3, "clipped": 6,
+        });
         assert_eq!(card(&record)["secure_aggregation"], expected);
     }
 

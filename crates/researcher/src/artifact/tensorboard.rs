@@ -1,7 +1,7 @@
 //! TensorBoard event files, written from scratch: `Event` messages in `TFRecord` framing.
 //!
 //! Each site and the pooled values are a run, a folder with one event file, so that TensorBoard draws them into one chart.
-//! Tags are `training/loss`, `global/<metric>` and `local/<metric>`; the step is the number of training rounds behind the
+//! Tags are `training/loss`, `global/<metric>` and `local/<metric>`, and where sums were hidden `lom/parties` and the like in the run of all; the step is the number of training rounds behind the
 //! parameters. Only the fields that scalars need are declared (`tensorflow/core/util/event.proto` and
 //! `tensorflow/core/framework/summary.proto`).
 
@@ -11,6 +11,7 @@ use prost::Message;
 use protocol::Timestamp;
 
 use super::{Record, RoundRecord, SiteFacts, Who};
+use crate::command::Hidden;
 
 /// What the first record of an event file says.
 const FILE_VERSION: &str = "brain.Event:2";
@@ -76,6 +77,17 @@ pub fn round_events(round: &RoundRecord) -> BTreeMap<Who<'_>, Vec<u8>> {
         let tag = format!("{}/{}", value.quantity.on(), value.quantity.name());
         let entry = SummaryValue { tag, simple_value: Some(to_f32(value.value)) };
         steps.entry((value.who, value.trained_rounds)).or_default().push(entry);
+    }
+    // A round that only validates stands at the step of the last training.
+    if let Some(hidden) = round.hidden.as_ref().filter(|_| round.loss.is_some()) {
+        let Hidden { scheme, parties, threshold, colluders, survivors, clipped } = hidden;
+        let numbers = [("parties", parties), ("threshold", threshold), ("colluders", colluders), ("survivors", survivors)];
+        let numbers = numbers.map(|(name, number)| (name, f64::from(*number))).into_iter();
+        let clipped = clipped.map(|count| ("clipped", count as f64));
+        let entries = numbers
+            .chain(clipped)
+            .map(|(name, number)| SummaryValue { tag: format!("{scheme}/{name}"), simple_value: Some(to_f32(number)) });
+        steps.entry((Who::Pooled, round.round)).or_default().extend(entries);
     }
     let mut files: BTreeMap<Who<'_>, Vec<u8>> = BTreeMap::new();
     for ((who, step), value) in steps {
@@ -176,6 +188,33 @@ mod tests {
         // Round 1 measures the untrained model (step 0) and its own training loss (step 1), and so on; the last validates only.
         let steps: Vec<i64> = events[1..].iter().map(|event| event.step).collect();
         assert_eq!(steps, [0, 1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn how_sums_were_hidden_is_a_curve_of_all_sites() {
+        let mut record = sample::record(2, 3);
+        let scheme = protocol::Scheme::Lom;
+        for round in &mut record.rounds {
+            round.hidden = Some(Hidden { scheme, parties: 4, threshold: 3, colluders: 1, survivors: 4, clipped: Some(7) });
+        }
+        let files = files(&record);
+        let values = |who: &Who<'_>| -> Vec<(i64, String, f32)> {
+            let summaries = read(&files[who]).into_iter().filter_map(|event| match event.what {
+                Some(What::Summary(summary)) => Some((event.step, summary.value)),
+                _ => None,
+            });
+            let named = |(step, values): (i64, Vec<SummaryValue>)| {
+                values.into_iter().map(move |value| (step, value.tag, value.simple_value.unwrap()))
+            };
+            summaries.flat_map(named).filter(|(_, tag, _)| tag.starts_with("lom/")).collect()
+        };
+        let pooled = values(&Who::Pooled);
+        let steps: Vec<i64> = pooled.iter().filter(|(_, tag, _)| tag == "lom/clipped").map(|(step, ..)| *step).collect();
+        assert_eq!(steps, [1, 2, 3]);
+        assert!(
+            pooled.contains(&(2, "lom/threshold".to_owned(), 3.0)) && pooled.contains(&(2, "lom/clipped".to_owned(), 7.0))
+        );
+        assert!(values(&Who::Site(&record.sites[0].node)).is_empty());
     }
 
     #[test]

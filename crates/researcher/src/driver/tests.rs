@@ -123,6 +123,8 @@ fn desk(dir: &Path) -> (Arc<Desk>, mpsc::Receiver<Mail>) {
         sessions: Sessions::default(),
         board: Arc::new(Board::default()),
         spool_quota_bytes: 1 << 30,
+        modulus: secagg::joye_libert::Group::default(),
+        direct: None,
         mailbox,
     };
     (Arc::new(desk), mail)
@@ -150,6 +152,7 @@ impl Process {
                 node: node.id.clone(),
                 name: format!("node {}", node.number),
                 held: node.held.keys().cloned().collect(),
+                keyed: Vec::new(),
             });
         }
         if world.id.is_none() {
@@ -230,6 +233,7 @@ impl Process {
                     ResearcherMessage::Cancel { task, refusal } => {
                         self.said.push_back(Mail::Refused { node: node.id.clone(), task, refusal });
                     }
+                    ResearcherMessage::Over { .. } => {}
                     ResearcherMessage::Settled { task } => {
                         node.held.remove(&task);
                     }
@@ -332,5 +336,28 @@ async fn what_a_loss_of_power_took_from_the_disk_is_asked_for_or_written_again()
         }
         let (found, _) = world.play(Death::Never).await;
         assert_eq!(found, expected, "after {commit} of {commits}");
+    }
+}
+
+#[test]
+fn settlements_of_answers_wait_for_the_end_of_the_exchange() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let experiment = ExperimentId::random(&mut rng);
+    let settle = Action::Settle { node: NodeId::random(&mut rng), task: TaskId::random(&mut rng) };
+    let batch = |is_large: bool, actions: &[Action]| Batch {
+        is_large,
+        actions: actions.iter().map(|action| (experiment.clone(), action.clone())).collect(),
+        ..Batch::default()
+    };
+    for actions in [vec![settle.clone()], vec![settle.clone(), Action::Fold]] {
+        let mut quiet = batch(false, &actions);
+        assert_eq!(quiet.durability(), Durability::Durable);
+        assert_eq!(quiet.take_settlements(), [(experiment.clone(), settle.clone())]);
+        assert_eq!(quiet.durability(), Durability::Lazy, "nobody is told anything");
+    }
+    let search = Action::Search { node: NodeId::random(&mut rng), tags: None };
+    for mut loud in [batch(true, std::slice::from_ref(&settle)), batch(false, &[settle.clone(), search])] {
+        assert_eq!(loud.take_settlements(), []);
+        assert_eq!(loud.durability(), Durability::Durable);
     }
 }

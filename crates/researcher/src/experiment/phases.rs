@@ -2,149 +2,52 @@
 //!
 //! A node that is lost in Agree or Prepare is treated as anywhere, and the round goes on without it. From the contributions on the
 //! session stands: who contributed is a survivor, and enough of the survivors must sign and reveal. They are waited for while they
-//! are connected; who is away then costs nothing once enough have answered. Until the first node is asked to reveal, a session that
-//! cannot end is given up for a new attempt with new masks; from then on it ends, or the experiment fails.
+//! are connected, for as long as [`EXCHANGE_WAIT`]; who is away then costs nothing once enough have answered. Until the first node is
+//! asked to reveal, a session that cannot end is given up for a new attempt with new masks; from then on it ends, or the experiment
+//! fails.
+
+mod keys;
+mod scheme;
+mod tasks;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use protocol::{
-    Masking, NodeId, Refusal, RefusalCode, RoundKey, SecureMessage, SecureStep, Task, TaskId, Timestamp, VectorSpec, Work,
-};
+use protocol::{NodeId, Refusal, RefusalCode, Scheme, SecureMessage, SecureStep, TaskId, Timestamp, VectorSpec, Work};
 use rand::Rng;
 use transport::convert::MAX_MESSAGE_BYTES;
 use transport::identity::Fingerprint;
 
 use super::round::{Phase, Round, Seat, SeatState, Tally};
-use super::secure::{Inbound, REVEALED, Secure};
+use super::secure::{REVEALED, Secure};
 use super::selection::Dropped;
 use super::steps::release;
-use super::{Action, Experiment, MAX_REPETITIONS, Stage};
-use crate::fold::Unmasking;
+use super::{Action, Experiment, KeptAnswer, MAX_REPETITIONS, Stage};
 
+/// How long nodes that are connected may take to answer an exchange: it asks for a moment of work.
+pub(super) const EXCHANGE_WAIT: Duration = Duration::from_mins(2);
 /// What a task's message has beside the task, at most, in bytes: a signature and its framing.
 const FRAMING_BYTES: usize = 1 << 10;
 
 impl Experiment {
-    // Which scheme.
-
-    /// Decides whether sums are hidden, once it is known who takes part. What is hidden once stays so.
-    pub(super) fn choose_scheme(&mut self) -> Result<(), String> {
-        let (spec, nodes) = (self.spec.secure(), self.participants.len());
-        if self.secure.is_none()
-            && let Some(researcher) = &self.researcher
-        {
-            let scheme = spec.secagg.scheme(nodes);
-            self.secure = scheme.map(|scheme| Secure::new(scheme, researcher, &self.id, spec));
-        }
-        let Some(secure) = &mut self.secure else { return Ok(()) };
-        // Other nodes may have more rows.
-        secure.forget_rows();
-        let least = secure.min_parties();
-        if nodes >= least {
-            return Ok(());
-        }
-        let two = if nodes == 2 {
-            "; each of two nodes learns the other's value from their sum, `min_parties = 2` allows that"
-        } else {
-            ""
-        };
-        Err(format!("secure aggregation needs {least} nodes (`min_parties`), and {nodes} would take part{two}"))
-    }
-
-    /// What a person should know about how sums are hidden, beside what holds things up.
-    pub(super) fn warning(&self) -> Option<String> {
-        let nodes = self.participants.values().filter(|participant| participant.dropped.is_none()).count();
-        match &self.secure {
-            None if self.spec.secure().secagg == protocol::Secagg::Auto && nodes > 0 && nodes < 3 => Some(format!(
-                "each node's values are seen by this researcher: sums are hidden from three nodes on, and {nodes} take part"
-            )),
-            Some(secure) if nodes >= secure.min_parties() && secure.least_of(nodes) >= nodes => {
-                let enough = (nodes + 1..nodes + 10).find(|more| secure.least_of(*more) < *more);
-                let enough = enough.map(|more| format!("; with {more} nodes one may be lost")).unwrap_or_default();
-                Some(format!("secure aggregation among {nodes} nodes survives the loss of none of them in a round{enough}"))
-            }
-            _ => None,
-        }
-    }
-
-    /// How few nodes may begin a round.
-    fn fewest(&self) -> usize {
-        let parties = self.secure.as_ref().map_or(1, Secure::min_parties);
-        parties.max(self.spec.patience().min_nodes as usize)
-    }
-
-    /// How few contributions the open round needs.
-    pub(super) fn fewest_contributions(&self) -> usize {
-        let survivors = self.secure.as_ref().map_or(1, Secure::least_survivors);
-        survivors.max(self.spec.patience().min_nodes as usize)
-    }
-
-    // Tasks.
-
-    /// The task that a node has in the open round.
-    pub fn task(&self, node: &NodeId) -> Option<Task> {
-        self.task_with(node, &self.inbound())
-    }
-
-    /// What the parties of the open session mask with, where that is asked for now.
-    fn inbound(&self) -> Inbound {
-        let is_masked = self.round().is_some_and(|round| round.phase == Phase::Contribute);
-        self.secure.as_ref().filter(|_| is_masked).map(Secure::inbound).unwrap_or_default()
-    }
-
-    fn task_with(&self, node: &NodeId, inbound: &Inbound) -> Option<Task> {
-        let round = self.round()?;
-        let seat = round.seats.get(node)?;
-        match (round.phase, &self.secure) {
-            (Phase::Contribute, None) => self.contribution_task(round, node, seat, None),
-            (Phase::Contribute, Some(secure)) => {
-                let message = secure.mask_request(node, inbound).ok()?;
-                self.contribution_task(round, node, seat, Some(secure.masking(message)))
-            }
-            (Phase::Secure(step), secure) => {
-                let message = secure.as_ref()?.request(step, node).ok()?;
-                let task = self.contribution_task(round, node, seat, None)?;
-                let key = RoundKey { phase: round.phase.number(), ..task.key };
-                Some(Task { key, work: Work::Secure { step, message }, model: None, layout: Vec::new(), ..task })
-            }
-        }
-    }
-
-    fn contribution_task(&self, round: &Round, node: &NodeId, seat: &Seat, masking: Option<Masking>) -> Option<Task> {
-        Some(Task {
-            id: seat.task.clone(),
-            node: node.clone(),
-            key: RoundKey { experiment: self.id.clone(), round: round.number, attempt: seat.attempt, phase: 0 },
-            requester: self.requester.clone(),
-            dataset: self.participants.get(node)?.dataset.clone(),
-            plan: self.spec.plan().clone(),
-            work: round.work.clone(),
-            model: self.task_model(&round.work),
-            layout: round.layout.clone(),
-            masking,
-        })
-    }
-
-    /// What takes the masks off the open round's sum; absent where there are none, and until enough nodes have revealed.
-    pub fn unmasking(&self) -> Option<Unmasking> {
-        let (secure, round) = (self.secure.as_ref()?, self.round()?);
-        let (node, seat) = round.contribution_seats().first_key_value()?;
-        let masking = secure.masking(SecureMessage::new(Vec::new()).ok()?);
-        let terms = self.contribution_task(round, node, seat, Some(masking))?.terms();
-        let unmasker = secure.unmasker(terms).ok()?;
-        Some(Unmasking { unmasker, most_weight: secure.row_bound().filter(|_| !secure.clipping().is_empty()) })
-    }
-
-    pub(super) fn ask(&self, node: &NodeId, actions: &mut Vec<Action>) {
-        if let Some(task) = self.task(node) {
-            actions.push(Action::Ask { node: node.clone(), task: Box::new(task) });
-        }
-    }
-
     // From phase to phase.
 
     pub(super) fn open(
         &mut self,
+        work: Work,
+        layout: Vec<VectorSpec>,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        actions: &mut Vec<Action>,
+    ) {
+        self.open_with(BTreeMap::new(), work, layout, now, rng, actions);
+    }
+
+    /// Opens a round that these seats have no part in.
+    fn open_with(
+        &mut self,
+        seats: BTreeMap<NodeId, Seat>,
         work: Work,
         layout: Vec<VectorSpec>,
         now: Timestamp,
@@ -158,14 +61,14 @@ impl Experiment {
             }
         }
         self.stage = Stage::Collecting(Round {
-            number: self.closed_rounds,
+            number: self.closed_rounds + self.lost_rounds,
             attempt: self.next_attempt,
             work,
             layout,
             started: now,
             deadline: None,
             phase: Phase::Contribute,
-            seats: BTreeMap::new(),
+            seats,
             contributed: BTreeMap::new(),
         });
         if self.secure.is_some() {
@@ -183,12 +86,39 @@ impl Experiment {
     }
 
     fn agree(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
-        let Some(secure) = &self.secure else { return };
-        let strangers: Vec<NodeId> = self.present().into_iter().filter(|node| !secure.has_agreed(node)).collect();
+        let present = self.present();
+        let Some(secure) = &mut self.secure else { return };
+        let strangers: Vec<NodeId> = present.iter().filter(|node| !secure.has_agreed(node)).cloned().collect();
         if strangers.is_empty() {
-            self.prepare(now, rng, actions);
+            self.hide(now, rng, actions);
+        } else if secure.is_direct() {
+            // Who has agreed already listens to the new ones.
+            match secure.begin_direct(&present) {
+                Ok(()) => self.open_phase(Phase::Secure(SecureStep::Agree), &present, now, rng, actions),
+                Err(reason) => self.fail(reason, now, actions),
+            }
         } else {
             self.open_phase(Phase::Secure(SecureStep::Agree), &strangers, now, rng, actions);
+        }
+    }
+
+    /// All have agreed who can: what hides the sum is next.
+    fn hide(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        match self.secure.as_ref().map(Secure::scheme) {
+            Some(Scheme::JoyeLibert) => self.make_keys(now, rng, actions),
+            _ => self.open_seeds(now, rng, actions),
+        }
+    }
+
+    /// Many nodes may mask with a few neighbours each; which they are, nobody chooses.
+    fn open_seeds(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+        let (mut nodes, fewest) = (self.present(), self.fewest());
+        let Some(secure) = &mut self.secure else { return };
+        nodes.retain(|node| secure.has_agreed(node));
+        if nodes.len() >= fewest && secure.begin_ring(&nodes) {
+            self.open_phase(Phase::Secure(SecureStep::OpenSeeds), &nodes, now, rng, actions);
+        } else {
+            self.prepare(now, rng, actions);
         }
     }
 
@@ -235,7 +165,7 @@ impl Experiment {
     }
 
     fn reveal(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
-        if self.unmasking().is_some() {
+        if self.is_revealed() {
             return self.fold(actions);
         }
         let next = self.next_parties();
@@ -243,6 +173,11 @@ impl Experiment {
             secure.begin_revelation(next.as_ref().map(|(round, nodes)| (*round, nodes.as_slice())));
         }
         self.open_phase(Phase::Secure(SecureStep::Reveal), &self.survivors(), now, rng, actions);
+    }
+
+    /// Whether enough has been revealed to open the sum.
+    fn is_revealed(&self) -> bool {
+        self.unmasking(Arc::default()).is_some()
     }
 
     /// Sums the contributions.
@@ -279,9 +214,12 @@ impl Experiment {
             // Who fell out of the round is shown in its record.
             let out: Vec<NodeId> = round.seats.keys().filter(|node| round.is_out(node)).cloned().collect();
             round.seats.retain(|node, _| out.contains(node));
-            // Each exchange has the time of a round: one that was long must not take the others' from them.
-            round.deadline = self.spec.patience().round_timeout().map(|patience| now.saturating_add(patience));
         }
+        // Each phase has its own time: one that was long must not take the others' from them.
+        let patience = self.spec.patience().round_timeout();
+        let short = patience.map_or(EXCHANGE_WAIT, |patience| patience.min(EXCHANGE_WAIT));
+        let patience = if phase == Phase::Contribute { patience } else { Some(short) };
+        round.deadline = patience.map(|patience| now.saturating_add(patience));
         round.phase = phase;
         let attempt = round.attempt;
         let seat = |node: &NodeId| (node.clone(), Seat { task: TaskId::random(rng), attempt, state: SeatState::Open });
@@ -299,6 +237,9 @@ impl Experiment {
             if let Some(task) = self.task_with(node, &inbound) {
                 actions.push(Action::Ask { node: node.clone(), task: Box::new(task) });
             }
+        }
+        if phase == Phase::Contribute && self.secure.as_ref().is_some_and(Secure::needs_all) {
+            actions.push(Action::ComputeAhead);
         }
         // Nobody may be left to ask; that is judged like everything else.
         if nodes.is_empty() {
@@ -347,6 +288,10 @@ impl Experiment {
         match accepted {
             Ok(()) => {
                 seat.state = SeatState::Answered;
+                if let Phase::Secure(step) = phase {
+                    let (node, answer, key) = (node.clone(), answer.clone(), *key);
+                    actions.push(Action::Keep(Box::new(KeptAnswer { step, node, answer, key })));
+                }
                 actions.push(settle);
             }
             Err(reason) => {
@@ -366,15 +311,23 @@ impl Experiment {
         rng: &mut impl Rng,
         actions: &mut Vec<Action>,
     ) {
-        if matches!(step, SecureStep::Agree | SecureStep::Prepare) {
+        if matches!(step, SecureStep::ShareKeys | SecureStep::SumKeys) {
+            return self.judge_keys(step, tally, is_late, now, rng, actions);
+        }
+        if matches!(step, SecureStep::Agree | SecureStep::OpenSeeds | SecureStep::Prepare) {
             if tally.open > 0 && !is_late {
                 return;
             }
             self.dismiss(actions);
-            if step == SecureStep::Agree {
-                self.prepare(now, rng, actions);
-            } else {
-                self.contribute(now, rng, actions);
+            match step {
+                SecureStep::Agree => self.hide(now, rng, actions),
+                SecureStep::OpenSeeds => {
+                    if let Some(secure) = &mut self.secure {
+                        secure.finish_ring();
+                    }
+                    self.prepare(now, rng, actions);
+                }
+                _ => self.contribute(now, rng, actions),
             }
             return;
         }
@@ -385,18 +338,28 @@ impl Experiment {
         if is_awaited && !is_late {
             return;
         }
+        let is_any_away = {
+            let seats = self.round().into_iter().flat_map(|round| &round.seats);
+            seats.into_iter().any(|(node, seat)| seat.state == SeatState::Open && !is_here(node))
+        };
         let is_attested = self.secure.as_ref().is_some_and(Secure::is_attested);
         match step {
             SecureStep::Attest if is_attested => {
                 self.dismiss(actions);
                 self.reveal(now, rng, actions);
             }
-            SecureStep::Reveal if self.unmasking().is_some() => {
+            SecureStep::Reveal if self.is_revealed() => {
                 self.dismiss(actions);
                 self.fold(actions);
             }
-            // Who is away or slow may still come; who does not is dropped after `node_timeout`.
-            _ if tally.open > 0 => {}
+            // Who is away may still come; who does not is dropped after `node_timeout`. Who is here and says nothing is given up.
+            _ if is_any_away => {
+                if let Stage::Collecting(round) = &mut self.stage
+                    && is_late
+                {
+                    round.deadline = Some(now.saturating_add(EXCHANGE_WAIT));
+                }
+            }
             _ => self.renew(now, rng, actions),
         }
     }
@@ -419,6 +382,9 @@ impl Experiment {
         let left = self.participants.values().filter(|participant| participant.dropped.is_none()).count();
         let is_revealing = self.secure.as_ref().is_some_and(Secure::is_revealing);
         let Stage::Collecting(round) = &self.stage else { return };
+        if self.secure.as_ref().is_some_and(Secure::needs_all) {
+            return self.begin_again(now, rng, actions);
+        }
         if round.work == Work::Validate {
             return self.end_without_sum(fewest, now, rng, actions);
         }

@@ -154,12 +154,12 @@ impl Experiment {
     fn hidden(&self, round: &Round, sums: &[Vector]) -> Option<Hidden> {
         let secure = self.secure.as_ref()?;
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let numbers = secure.numbers();
+        let numbers = secure.numbers().unwrap_or_default();
         Some(Hidden {
             scheme: secure.scheme(),
-            parties: numbers.map_or(0, |spec| count(spec.parties.len())),
-            threshold: numbers.map_or(0, |spec| spec.threshold),
-            colluders: numbers.map_or(0, |spec| spec.colluders),
+            parties: count(numbers.parties),
+            threshold: numbers.threshold,
+            colluders: numbers.colluders,
             // A validation that was not revealed sums nobody.
             survivors: if sums.is_empty() { 0 } else { count(round.contributions().count()) },
             #[expect(

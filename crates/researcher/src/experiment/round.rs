@@ -46,10 +46,12 @@ pub struct Seat {
 /// What nodes are asked in a round, one phase after the other. A plain round has one phase; one whose sum is hidden goes
 ///
 /// ```text
-/// [Agree] ▶ [Prepare] ▶ Contribute ▶ Attest ▶ Reveal
+/// lom:         [Agree] ▶ [OpenSeeds] ▶ [Prepare] ▶ Contribute ▶ Attest ▶ Reveal
+/// joye-libert: [Agree] ▶ [ShareKeys ▶ SumKeys] ▶ Contribute
 /// ```
 ///
-/// where Agree is for nodes that have not agreed in this experiment, and Prepare is for what the last Reveal did not prepare.
+/// where Agree is for nodes that have not agreed in this experiment, `OpenSeeds` comes once if a few neighbours are enough, Prepare is for what the last Reveal did not prepare, and
+/// the keys are for a list of nodes that has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -65,10 +67,7 @@ impl Phase {
     pub(super) fn number(self) -> u16 {
         match self {
             Self::Contribute => 0,
-            Self::Secure(SecureStep::Agree) => 1,
-            Self::Secure(SecureStep::Prepare) => 2,
-            Self::Secure(SecureStep::Attest) => 3,
-            Self::Secure(SecureStep::Reveal) => 4,
+            Self::Secure(step) => step.phase(),
         }
     }
 }

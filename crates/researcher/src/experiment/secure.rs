@@ -2,17 +2,21 @@
 //!
 //! This is where messages of nodes meet crate `secagg`, which knows the scheme. When what is asked is decided in `phases`.
 
+mod direct;
+mod keys;
+mod messages;
+mod ring;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use protocol::{
-    Clipping, ExperimentId, Masking, NodeId, Purpose, ResearcherId, Scheme, SecureMessage, SecureSpec, SecureStep,
-    VectorSpec, Width,
+    Clipping, ExperimentId, KeyNegotiation, NodeId, Purpose, ResearcherId, Scheme, SecureMessage, SecureSpec, VectorSpec,
+    Width,
 };
 use secagg::channel::{Offer, Roster};
-use secagg::exchange::{
-    AgreeAnswer, AttestRequest, MaskRequest, PrepareRequest, RevealAnswer, RevealRequest, decode, encode,
-};
+use secagg::exchange::encode;
+use secagg::joye_libert::{Group, KeySpec};
 use secagg::lom::{InboundPreparation, ResearcherSession, Unmasker};
 use secagg::party::{Experiment as Name, Parties, PartyId};
 use secagg::problem::Problem;
@@ -20,9 +24,11 @@ use secagg::session::{Context, SessionSpec, Terms};
 use secagg::threshold::{default_colluders, threshold};
 use secagg::wire::Fixed;
 use serde::{Deserialize, Serialize};
-use transport::identity::Fingerprint;
 
 use super::scale;
+use direct::Direct;
+use keys::Keys;
+use ring::Ring;
 
 /// A session, which is compared and shown as rarely as it can be: it holds shares of secrets.
 #[derive(Clone, Serialize, Deserialize)]
@@ -59,6 +65,10 @@ pub(super) struct Secure {
     name: Name,
     min_parties: u32,
     max_colluders: Option<u32>,
+    #[serde(default)]
+    max_losses: Option<u32>,
+    #[serde(default)]
+    ring: Ring,
     clip: Clipping,
     /// The identity keys of the nodes that have agreed, each the one it enrolled with.
     roster: Roster,
@@ -71,6 +81,12 @@ pub(super) struct Secure {
     abandoned: Vec<SessionSpec>,
     /// Set before the first node is asked to reveal: from then on the round ends with this session or not at all.
     is_revealing: bool,
+    /// Present under Joye-Libert.
+    #[serde(default)]
+    keys: Option<Keys>,
+    /// Present where the nodes bring their keys themselves.
+    #[serde(default)]
+    direct: Option<Direct>,
     /// At least the number of training rows of all nodes, a power of two; absent until they are counted.
     row_bound: Option<u64>,
     /// The ranges that earlier aggregates suggest, by name of the tensor.
@@ -79,7 +95,31 @@ pub(super) struct Secure {
     clipping: BTreeMap<String, f64>,
 }
 
-fn party(node: &NodeId) -> PartyId {
+/// The numbers of the open round's sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub(super) parties: usize,
+    pub(super) threshold: u32,
+    pub(super) colluders: u32,
+    pub(super) least_survivors: usize,
+}
+
+impl From<&SessionSpec> for Numbers {
+    fn from(spec: &SessionSpec) -> Self {
+        let SessionSpec { parties, threshold, colluders, .. } = spec;
+        let least_survivors = spec.least_survivors() as usize;
+        Self { parties: parties.len(), threshold: *threshold, colluders: *colluders, least_survivors }
+    }
+}
+
+impl From<&KeySpec> for Numbers {
+    fn from(spec: &KeySpec) -> Self {
+        let KeySpec { parties, threshold, colluders, .. } = spec;
+        Self { parties: parties.len(), threshold: *threshold, colluders: *colluders, least_survivors: parties.len() }
+    }
+}
+
+pub(super) fn party(node: &NodeId) -> PartyId {
     PartyId::new(node.as_str()).expect("the id of a node is short")
 }
 
@@ -89,13 +129,22 @@ fn message(content: &impl Serialize) -> Result<SecureMessage, String> {
 }
 
 impl Secure {
-    pub(super) fn new(scheme: Scheme, researcher: &ResearcherId, experiment: &ExperimentId, spec: SecureSpec) -> Self {
+    pub(super) fn new(
+        scheme: Scheme,
+        (researcher, experiment): (&ResearcherId, &ExperimentId),
+        spec: SecureSpec,
+        group: &Group,
+    ) -> Self {
         let name = Name::new(format!("{researcher}/{experiment}")).expect("two ids are short");
         Self {
             scheme,
+            keys: (scheme == Scheme::JoyeLibert).then(|| Keys::new(group.clone(), name.clone())),
             name,
+            direct: (spec.key_negotiation == KeyNegotiation::Direct).then(Direct::default),
             min_parties: spec.min_parties,
             max_colluders: spec.max_colluders,
+            max_losses: spec.max_losses,
+            ring: Ring::default(),
             clip: spec.clipping,
             roster: Roster::new(),
             offers: BTreeMap::new(),
@@ -122,18 +171,29 @@ impl Secure {
         self.is_revealing
     }
 
-    /// Parties, threshold and colluders of the open session.
-    pub(super) fn numbers(&self) -> Option<&SessionSpec> {
-        self.session.as_ref().map(Session::spec)
+    /// Whether a sum needs the contributions of all that began it.
+    pub(super) fn needs_all(&self) -> bool {
+        self.scheme == Scheme::JoyeLibert
+    }
+
+    /// Parties, threshold and colluders of the open session, or of the keys.
+    pub(super) fn numbers(&self) -> Option<Numbers> {
+        match &self.keys {
+            Some(keys) => keys.spec().map(Numbers::from),
+            None => self.session.as_ref().map(|session| session.spec().into()),
+        }
     }
 
     /// How many survivors the open session needs.
     pub(super) fn least_survivors(&self) -> usize {
-        self.numbers().map_or(self.min_parties(), |spec| spec.least_survivors() as usize)
+        self.numbers().map_or(self.min_parties(), |numbers| numbers.least_survivors)
     }
 
     /// How many of these nodes a sum needs, by the experiment's own rules.
     pub(super) fn least_of(&self, nodes: usize) -> usize {
+        if self.needs_all() {
+            return nodes.max(self.min_parties());
+        }
         let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
         threshold(nodes, self.colluders(nodes)).max(self.min_parties) as usize
     }
@@ -148,6 +208,36 @@ impl Secure {
         self.offers.contains_key(&party(node))
     }
 
+    /// Whether these nodes, and no others, have keys of Joye-Libert.
+    pub(super) fn has_keys(&self, nodes: &[NodeId]) -> bool {
+        let parties = Parties::new(nodes.iter().map(party));
+        self.keys.as_ref().zip(parties.ok()).is_some_and(|(keys, parties)| keys.are_of(&parties))
+    }
+
+    /// Begins a negotiation of keys among these nodes.
+    pub(super) fn begin_keys(&mut self, nodes: &[NodeId]) -> Result<(), String> {
+        let parties = Parties::new(nodes.iter().map(party)).map_err(|problem| problem.to_string())?;
+        let (name, colluders) = (self.name.clone(), self.colluders(parties.count()));
+        let Some(keys) = &mut self.keys else { return Ok(()) };
+        keys.begin(name, parties, colluders).map_err(|problem| problem.to_string())
+    }
+
+    /// Ends a negotiation in which all have answered.
+    pub(super) fn finish_keys(&mut self) -> Result<(), String> {
+        self.keys.as_mut().map_or(Ok(()), Keys::finish).map_err(|problem| problem.to_string())
+    }
+
+    /// Decides among whom is masked once all have agreed. True: these nodes are to open their seeds for that.
+    pub(super) fn begin_ring(&mut self, nodes: &[NodeId]) -> bool {
+        let Ok(parties) = Parties::new(nodes.iter().map(party)) else { return false };
+        let numbers = (self.colluders(parties.count()), self.max_losses);
+        self.ring.begin(&parties, numbers)
+    }
+
+    pub(super) fn finish_ring(&mut self) {
+        self.ring.finish(&self.name);
+    }
+
     // Sessions.
 
     /// Begins the session of a round among these nodes, or takes up the one that they prepared with the last revelations. Gives its
@@ -159,7 +249,8 @@ impl Secure {
         }
         self.abandon(round);
         if let Some(next) = self.next.take().filter(|next| next.spec().context.round == round) {
-            if next.spec().parties == parties && next.spec().context.attempt >= attempt && self.abandoned.is_empty() {
+            let (listed, _) = self.ring.session(parties.clone());
+            if next.spec().parties == listed && next.spec().context.attempt >= attempt && self.abandoned.is_empty() {
                 let attempt = next.spec().context.attempt;
                 self.session = Some(next);
                 return Ok(attempt);
@@ -185,11 +276,12 @@ impl Secure {
 
     /// The numbers of a session. At most one attempt of a round may end, so the threshold meets that of the earlier ones in an honest
     /// node (specification of `secagg`, §7).
-    fn spec(&self, round: u32, attempt: u32, parties: Parties) -> Result<SessionSpec, String> {
+    fn spec(&self, round: u32, attempt: u32, nodes: Parties) -> Result<SessionSpec, String> {
+        let (parties, graph) = self.ring.session(nodes);
         let count = parties.count();
         let colluders = self.colluders(count);
         let context = Context { experiment: self.name.clone(), round, attempt, phase: 0 };
-        let mut spec = SessionSpec::new(context, parties, colluders, self.min_parties);
+        let mut spec = SessionSpec { graph, ..SessionSpec::new(context, parties, colluders, self.min_parties) };
         for earlier in &self.abandoned {
             let joining = spec.parties.iter().filter(|party| !earlier.parties.contains(party)).count();
             let all = earlier.parties.len() + joining;
@@ -260,96 +352,25 @@ impl Secure {
         self.clipping.clear();
     }
 
+    /// The experiment is over: who goes on with it agrees on other keys. That shares of the open round were asked for is kept.
+    pub(super) fn end(&mut self) {
+        self.roster.clear();
+        self.offers.clear();
+        self.ring = Ring::default();
+        // The nodes remember that they prepared these: who goes on begins later attempts.
+        let prepared = self.session.take().into_iter().chain(self.next.take());
+        self.abandoned.extend(prepared.map(|session| session.spec().clone()));
+        self.survivors.clear();
+        if let Some(keys) = &mut self.keys {
+            keys.end();
+        }
+        if let Some(direct) = &mut self.direct {
+            *direct = Direct::default();
+        }
+    }
+
     fn open(&mut self) -> Result<&mut Session, Problem> {
         self.session.as_mut().ok_or(Problem::UnknownSession)
-    }
-
-    // Messages.
-
-    /// What a node is asked at a step.
-    pub(super) fn request(&self, step: SecureStep, node: &NodeId) -> Result<SecureMessage, String> {
-        let Some(session) = &self.session else {
-            return SecureMessage::new(Vec::new()).map_err(|error| error.to_string());
-        };
-        let spec = session.spec();
-        let survivors = || self.survivors.clone();
-        match step {
-            SecureStep::Agree => SecureMessage::new(Vec::new()).map_err(|error| error.to_string()),
-            SecureStep::Prepare => {
-                let of_parties = |party: &PartyId| spec.parties.contains(party);
-                let roster = self.roster.iter().filter(|(party, _)| of_parties(party));
-                let offers = self.offers.iter().filter(|(party, _)| of_parties(party));
-                message(&PrepareRequest {
-                    roster: roster.map(|(party, identity)| (party.clone(), *identity)).collect(),
-                    offers: offers.map(|(party, offer)| (party.clone(), offer.clone())).collect(),
-                    spec: spec.clone(),
-                })
-            }
-            SecureStep::Attest => message(&AttestRequest { session: spec.id(), survivors: survivors() }),
-            SecureStep::Reveal => {
-                let attestations = session.0.attestations().cloned().map_err(|problem| problem.to_string())?;
-                let next = self.next.as_ref().map(Session::spec);
-                let next = next.filter(|next| next.parties.contains(&party(node))).cloned();
-                message(&RevealRequest { session: spec.id(), survivors: survivors(), attestations, next })
-            }
-        }
-    }
-
-    /// What a node needs to hide its contribution.
-    pub(super) fn mask_request(&self, node: &NodeId, inbound: &Inbound) -> Result<SecureMessage, String> {
-        let session = self.session.as_ref().ok_or_else(|| Problem::UnknownSession.to_string())?;
-        let inbound = inbound.get(&party(node)).cloned().unwrap_or_default();
-        message(&MaskRequest { session: session.spec().id(), inbound })
-    }
-
-    /// What is handed to the parties of the open session, again.
-    pub(super) fn inbound(&self) -> Inbound {
-        let session = self.session.clone();
-        session.and_then(|mut session| session.0.close_preparations().ok()).unwrap_or_default()
-    }
-
-    /// How a task's contribution is hidden.
-    pub(super) fn masking(&self, message: SecureMessage) -> Masking {
-        Masking { scheme: self.scheme, message, clipping: self.clipping.clone() }
-    }
-
-    /// Takes a node's answer. `key` is the fingerprint of the key that it is enrolled with.
-    pub(super) fn accept(
-        &mut self,
-        step: SecureStep,
-        node: &NodeId,
-        answer: &SecureMessage,
-        key: &Fingerprint,
-    ) -> Result<(), String> {
-        let (from, bytes) = (party(node), answer.as_bytes());
-        let accepted =
-            match step {
-                SecureStep::Agree => return self.accept_offer(from, bytes, key),
-                SecureStep::Prepare => decode("preparation", bytes)
-                    .and_then(|preparation| self.open()?.0.accept_preparation(&from, preparation)),
-                SecureStep::Attest => decode("attestation", bytes)
-                    .and_then(|attestation| self.open()?.0.accept_attestation(&from, attestation)),
-                SecureStep::Reveal => decode("revelation", bytes).and_then(|answer: RevealAnswer| {
-                    self.open()?.0.accept_revelation(&from, answer.revelation)?;
-                    // Who prepared something else is asked once more when the next round begins.
-                    if let (Some(next), Some(preparation)) = (&mut self.next, answer.next) {
-                        drop(next.0.accept_preparation(&from, preparation));
-                    }
-                    Ok(())
-                }),
-            };
-        accepted.map_err(|problem| problem.to_string())
-    }
-
-    fn accept_offer(&mut self, from: PartyId, bytes: &[u8], key: &Fingerprint) -> Result<(), String> {
-        let AgreeAnswer { identity, offer } = decode("offer", bytes).map_err(|problem| problem.to_string())?;
-        if Fingerprint::of_point(identity.as_bytes()) != *key {
-            return Err("the key that it signs with is not the one that it is enrolled with".into());
-        }
-        offer.check(&self.name, &from, &identity).map_err(|problem| problem.to_string())?;
-        self.roster.insert(from.clone(), identity);
-        self.offers.insert(from, offer);
-        Ok(())
     }
 
     // Scales.

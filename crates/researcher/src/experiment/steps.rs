@@ -70,6 +70,9 @@ impl Experiment {
             Stage::Collecting(round) => {
                 let earliest = now.saturating_add(patience.node_timeout());
                 round.deadline = round.deadline.map(|deadline| deadline.max(earliest));
+                if round.phase == Phase::Contribute && self.secure.as_ref().is_some_and(Secure::needs_all) {
+                    actions.push(Action::ComputeAhead);
+                }
             }
             Stage::Initialising => actions.push(Action::Initialise),
             Stage::Folding(_) => actions.push(Action::Fold),
@@ -237,6 +240,9 @@ impl Experiment {
         if let Phase::Secure(step) = round.phase {
             return self.judge_exchange(step, tally, is_late, now, rng, actions);
         }
+        if self.secure.as_ref().is_some_and(Secure::needs_all) {
+            return self.judge_encrypted(tally, is_late, now, rng, actions);
+        }
         let needed = if round.work == Work::Validate { 0 } else { self.fewest_contributions() };
         let answered = tally.contributed + tally.out_of_range;
         if is_late && tally.open > 0 && answered < needed {
@@ -300,7 +306,7 @@ impl Experiment {
     }
 
     /// Asks all nodes of the round again, on wider scales.
-    fn repeat(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
+    pub(super) fn repeat(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
         let Stage::Collecting(round) = &self.stage else { return };
         let mut layout = round.layout.clone();
         let asked = round.seats.values().filter_map(|seat| match &seat.state {
@@ -509,6 +515,7 @@ impl Experiment {
             Next::Nothing => {
                 // The last round is closed already: there is nothing to let go of.
                 self.stage = Stage::Finished { at: now };
+                self.end_keys(actions);
                 actions.push(Action::End);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use component::database::Durability;
 use protocol::{
     ColumnFace, ColumnKind, DataType, DatasetId, Family, ModelSpec, OnFailure, OptimizerSpec, Patience, Plan, Precision,
     Purpose, RawExperimentSpec, RawTrainingPlan, RefusalCode, RowCount, Selection, TrainingArguments, TrainingPlan,
@@ -12,6 +13,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::command::{ExperimentState, NodeProgress, RoundKind};
+use crate::store::{Saved, Store};
 
 mod patience;
 mod random;
@@ -68,6 +70,13 @@ struct World {
     tasks: BTreeMap<NodeId, Task>,
     /// All actions so far.
     log: Vec<Action>,
+}
+
+/// The experiment as it is after a restart.
+fn stored(experiment: &Experiment) -> Experiment {
+    let mut store = Store::in_memory().unwrap();
+    store.save(&[Saved::new(experiment, Vec::new(), None)], Durability::Lazy).unwrap();
+    store.experiment(experiment.id()).unwrap()
 }
 
 impl World {
@@ -140,8 +149,7 @@ impl World {
             }
         }
         self.log.extend(actions.iter().cloned());
-        let stored = serde_json::to_string(&self.experiment).unwrap();
-        assert_eq!(serde_json::from_str::<Experiment>(&stored).unwrap(), self.experiment, "what is stored is all there is");
+        assert_eq!(stored(&self.experiment), self.experiment, "what is stored is all there is");
         actions
     }
 

@@ -5,7 +5,6 @@ use rand::rngs::StdRng;
 use secagg::channel::Roster;
 use secagg::identity::IdentityKey;
 use secagg::lom::{NodeRole, ResearcherSession};
-use secagg::mask::{Modulus, VectorName};
 use secagg::party::{Experiment as Name, Parties, PartyId};
 use secagg::session::{Context, Rules, SessionSpec, Terms};
 use secagg::wire::Fixed;
@@ -199,13 +198,7 @@ fn hide(world: &World, terms: [u8; 32]) -> Unmasking {
         let mut rest = bytes.as_mut_slice();
         for (index, spec) in world.job.layout.iter().enumerate() {
             let (vector, after) = rest.split_at_mut(spec.byte_len().unwrap());
-            let modulus = match spec.encoding.width {
-                Width::Bits32 => Modulus::Bits32,
-                Width::Bits64 => Modulus::Bits64,
-                Width::Bits128 => Modulus::Bits128,
-            };
-            let name = VectorName { index: index.try_into().unwrap(), purpose: spec.purpose.name(), name: &spec.name };
-            masker.add(name, modulus, 0, vector).unwrap();
+            masker.add(masked::vector_name(index, spec), modulus(spec), 0, vector).unwrap();
             rest = after;
         }
         std::fs::write(path, bytes).unwrap();
@@ -218,7 +211,7 @@ fn hide(world: &World, terms: [u8; 32]) -> Unmasking {
     for (role, party) in roles.iter_mut().zip(&parties) {
         session.accept_revelation(party, role.reveal(&id, &parties, &attestations).unwrap()).unwrap();
     }
-    Unmasking { unmasker: session.unmasker(terms).unwrap(), most_weight: Some(1024) }
+    Unmasking { opening: Opening::Lom(session.unmasker(terms).unwrap()), most_weight: Some(1024) }
 }
 
 #[test]

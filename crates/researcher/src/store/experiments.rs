@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{RECORD_SCHEMA, STATE_SCHEMA, Store, StoreError, from_json, to_json};
 use crate::command::{Ended, RoundRecord};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, KeptAnswer, SecureChange};
 
 /// The fewest digits that name an experiment.
 pub(super) const FEWEST_DIGITS: usize = 4;
@@ -17,13 +17,23 @@ pub struct Saved {
     id: ExperimentId,
     created: Timestamp,
     requester: String,
-    /// The experiment as JSON, in [`STATE_SCHEMA`].
+    /// The experiment as JSON, in [`STATE_SCHEMA`], without the state of hidden sums.
     state: String,
+    secure: SavedSecure,
     is_over: bool,
     /// The rounds that the step closed.
     pub records: Vec<RoundRecord>,
     /// The new model, if it is small: its file is then not forced to the disk, which takes longer than all the rest.
     model: Option<SmallModel>,
+}
+
+/// What a step writes of the state of hidden sums.
+#[derive(Debug, Clone)]
+enum SavedSecure {
+    /// All of it, where there is one.
+    Whole(Option<String>),
+    /// Answers as JSON.
+    Answers(Vec<String>),
 }
 
 /// A model that is kept in the database as well as in a file.
@@ -34,8 +44,24 @@ pub struct SmallModel {
 }
 
 impl Saved {
+    /// Writes all of an experiment.
     pub fn new(experiment: &Experiment, records: Vec<RoundRecord>, model: Option<SmallModel>) -> Self {
+        Self::changed(experiment, &SecureChange::Whole, records, model)
+    }
+
+    /// Writes an experiment, of the state of hidden sums only what has changed.
+    pub fn changed(
+        experiment: &Experiment,
+        change: &SecureChange,
+        records: Vec<RoundRecord>,
+        model: Option<SmallModel>,
+    ) -> Self {
+        let secure = match change {
+            SecureChange::Whole => SavedSecure::Whole(experiment.secure_state()),
+            SecureChange::Answers(answers) => SavedSecure::Answers(answers.iter().map(to_json).collect()),
+        };
         Self {
+            secure,
             id: experiment.id().clone(),
             created: experiment.created(),
             requester: experiment.requester().user.clone(),
@@ -55,29 +81,46 @@ impl Store {
 
     /// The experiments that are not over.
     pub fn unfinished(&self) -> Result<Vec<Experiment>, StoreError> {
-        self.states("SELECT schema, state FROM experiments WHERE is_over = 0 ORDER BY created, id")
+        self.states("SELECT id, schema, state FROM experiments WHERE is_over = 0 ORDER BY created, id")
     }
 
     /// All experiments, newest first.
     pub fn experiments(&self) -> Result<Vec<Experiment>, StoreError> {
-        self.states("SELECT schema, state FROM experiments ORDER BY created DESC, id")
+        self.states("SELECT id, schema, state FROM experiments ORDER BY created DESC, id")
     }
 
     pub fn experiment(&self, id: &ExperimentId) -> Result<Experiment, StoreError> {
-        let mut query = self.connection().prepare_cached("SELECT schema, state FROM experiments WHERE id = ?")?;
-        let (schema, state) =
-            query.query_row([id.as_str()], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
-        read_state(schema, &state)
+        let mut query = self.connection().prepare_cached("SELECT id, schema, state FROM experiments WHERE id = ?")?;
+        let row = query.query_row([id.as_str()], Row::read)?;
+        self.read_state(&row)
     }
 
     fn states(&self, sql: &str) -> Result<Vec<Experiment>, StoreError> {
         let mut query = self.connection().prepare_cached(sql)?;
-        let rows = query.query_map([], |row| Ok((row.get("schema")?, row.get::<_, String>("state")?)))?;
-        rows.map(|row| {
-            let (schema, state) = row?;
-            read_state(schema, &state)
-        })
-        .collect()
+        let rows = query.query_map([], Row::read)?;
+        rows.map(|row| self.read_state(&row?)).collect()
+    }
+
+    fn read_state(&self, row: &Row) -> Result<Experiment, StoreError> {
+        match row.schema {
+            // The state of hidden sums is in it.
+            1 => from_json("experiment", &row.state),
+            STATE_SCHEMA => self.with_secure_state(&row.id, from_json("experiment", &row.state)?),
+            found => Err(StoreError::Newer { what: "experiment", found, known: STATE_SCHEMA }),
+        }
+    }
+
+    /// Adds the state of hidden sums, if there is one, and the answers since.
+    fn with_secure_state(&self, id: &str, experiment: Experiment) -> Result<Experiment, StoreError> {
+        let mut query = self.connection().prepare_cached("SELECT state FROM secure_states WHERE experiment = ?")?;
+        let Some(state) = query.query_row([id], |row| row.get::<_, String>(0)).optional()? else { return Ok(experiment) };
+        let mut query =
+            self.connection().prepare_cached("SELECT answer FROM secure_answers WHERE experiment = ? ORDER BY position")?;
+        let answers = query.query_map([id], |row| row.get::<_, String>(0))?;
+        let answers = answers.map(|answer| from_json::<KeptAnswer>("answer", &answer?));
+        let answers = answers.collect::<Result<Vec<_>, StoreError>>()?;
+        let failed = |source| StoreError::Content { what: "state of hidden sums", source };
+        experiment.with_secure_state(&state, answers).map_err(failed)
     }
 
     /// The experiment that a person means: its id, or enough of the beginning of its digits to be no slip of the hand.
@@ -145,7 +188,7 @@ impl Store {
 
     /// Experiments that are over, but whose artefacts a crash kept from being written.
     pub fn over_without_end(&self) -> Result<Vec<Experiment>, StoreError> {
-        self.states("SELECT schema, state FROM experiments WHERE is_over = 1 AND ended IS NULL")
+        self.states("SELECT id, schema, state FROM experiments WHERE is_over = 1 AND ended IS NULL")
     }
 }
 
@@ -156,6 +199,7 @@ fn write_step(connection: &Connection, step: &Saved) -> Result<(), StoreError> {
              ON CONFLICT (id) DO UPDATE SET schema = ?2, is_over = ?5, state = ?6, ended = iif(?5, ended, NULL)",
         )?
         .execute(params![step.id.as_str(), STATE_SCHEMA, millis(step.created), step.requester, step.is_over, step.state])?;
+    write_secure(connection, step)?;
     for record in &step.records {
         connection
             .prepare_cached(
@@ -172,9 +216,33 @@ fn write_step(connection: &Connection, step: &Saved) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn read_state(schema: u32, state: &str) -> Result<Experiment, StoreError> {
-    match schema {
-        STATE_SCHEMA => from_json("experiment", state),
-        found => Err(StoreError::Newer { what: "experiment", found, known: STATE_SCHEMA }),
+fn write_secure(connection: &Connection, step: &Saved) -> Result<(), StoreError> {
+    let id = step.id.as_str();
+    match &step.secure {
+        SavedSecure::Whole(None) => {}
+        SavedSecure::Whole(Some(state)) => {
+            let sql = "INSERT OR REPLACE INTO secure_states (experiment, state) VALUES (?, ?)";
+            connection.prepare_cached(sql)?.execute([id, state])?;
+            connection.prepare_cached("DELETE FROM secure_answers WHERE experiment = ?")?.execute([id])?;
+        }
+        SavedSecure::Answers(answers) => {
+            let sql = "INSERT INTO secure_answers (experiment, answer) VALUES (?, ?)";
+            let mut insert = connection.prepare_cached(sql)?;
+            answers.iter().try_for_each(|answer| insert.execute([id, answer]).map(|_| ()))?;
+        }
+    }
+    Ok(())
+}
+
+/// An experiment as it is stored.
+struct Row {
+    id: String,
+    schema: u32,
+    state: String,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { id: row.get("id")?, schema: row.get("schema")?, state: row.get("state")? })
     }
 }

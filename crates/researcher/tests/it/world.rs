@@ -85,6 +85,8 @@ impl World {
             task_key: SecretKey::from_pem(&self.task_key).unwrap(),
             certificate_validity: Duration::from_hours(24 * 90),
             spool_quota_bytes: self.quota,
+            modulus: None,
+            negotiating: None,
             clock: self.clock.clone(),
             blocking: Blocking::Inline,
             rng: StdRng::seed_from_u64(self.lives),
@@ -168,6 +170,7 @@ impl FakeNode {
             capabilities: Capability::current(),
             name: "as the node says".into(),
             held,
+            keyed: Vec::new(),
         };
         self.link.connect(hello).await
     }
@@ -206,7 +209,7 @@ impl FakeNode {
                     }
                 }
                 ResearcherMessage::Cancel { task, refusal } => Some(NodeMessage::Refused { task, refusal }),
-                ResearcherMessage::Settled { .. } => None,
+                ResearcherMessage::Settled { .. } | ResearcherMessage::Over { .. } => None,
             };
             if let Some(reply) = reply
                 && session.outbox.send(reply).await.is_err()

@@ -1,7 +1,5 @@
 //! What a session costs one node of 30 and of 100, a fifth of them lost after masking.
 
-use std::collections::BTreeMap;
-
 use rand_core::Rng as _;
 use secagg::exchange::encode;
 use secagg::graph::neighbours;
@@ -75,7 +73,8 @@ fn session(parties: usize, colluders: Option<u32>) -> f64 {
         sent += if *index == parties - 1 { encode(&attestation).len() } else { 0 };
         researcher.accept_attestation(&id(*index), attestation).unwrap();
     }
-    let attestations: BTreeMap<_, _> = researcher.attestations().unwrap().clone();
+    let attestations = researcher.shown_attestations().unwrap();
+    tell(&format!("signatures shown of {parties} with c = {c}"), attestations.len() as f64);
     for index in &survivors {
         let (revelation, time) = timed(|| federation.nodes[*index].reveal(&session, &list, &attestations).unwrap());
         seconds[*index] += time;

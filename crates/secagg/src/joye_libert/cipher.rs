@@ -40,6 +40,20 @@ impl Packing {
         elements.div_ceil(self.per_ciphertext())
     }
 
+    /// Counts the bytes of a vector's ciphertexts; none if they are more than can be counted.
+    pub fn byte_len(&self, elements: usize) -> Option<u64> {
+        let bytes = self.ciphertexts(elements).checked_mul(ELEMENT_BYTES)?;
+        u64::try_from(bytes).ok()
+    }
+
+    /// Counts the bytes of a contribution of these vectors: what their elements are summed modulo, and how many there are. This is
+    /// the one length that a contribution is compared with, wherever it is.
+    pub fn contribution_bytes(parties: u32, vectors: impl IntoIterator<Item = (Modulus, Option<usize>)>) -> Option<u64> {
+        vectors
+            .into_iter()
+            .try_fold(0_u64, |sum, (modulus, elements)| sum.checked_add(Self::new(modulus, parties).byte_len(elements?)?))
+    }
+
     fn highest_bit(&self) -> u128 {
         1 << (self.modulus.bytes() * 8 - 1)
     }

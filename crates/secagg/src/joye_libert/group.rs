@@ -11,6 +11,7 @@ use crypto_bigint::{
     Choice, CtAssign, CtEq, CtSelect, Limb, NonZero, Odd, Uint,
     modular::{FixedMontyForm, FixedMontyParams},
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -112,6 +113,29 @@ pub(super) struct Exponent {
 impl fmt::Debug for Group {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Group({:02x?}…)", &self.0.fingerprint[..4])
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self::rsa_2048()
+    }
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("0x{:x}", self.0.modulus.as_ref()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Group {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The default has been checked once for all.
+        if text.strip_prefix("0x") == Some(RSA_2048) {
+            return Ok(Self::rsa_2048());
+        }
+        Self::from_text(&text).map_err(D::Error::custom)
     }
 }
 

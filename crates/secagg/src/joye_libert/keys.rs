@@ -70,7 +70,7 @@ impl KeySpec {
     }
 
     /// Refuses what a node's rules do not allow.
-    pub(super) fn check(&self, rules: &Rules) -> Result<(), Problem> {
+    pub fn check(&self, rules: &Rules) -> Result<(), Problem> {
         let parties = self.parties.count();
         let least = rules.min_parties.max(2);
         if parties < least {

@@ -223,6 +223,21 @@ impl Node {
         self.rounds = self.rounds.split_off(&round.saturating_add(1));
     }
 
+    /// Returns what the keys of a generation are for, and their digest.
+    pub fn keys_of(&self, generation: u32) -> Option<(&KeySpec, KeysId)> {
+        self.generations.get(&generation).map(|keys| (&keys.spec, keys.id))
+    }
+
+    /// Wipes the keys of all earlier generations (specification §9): no list of parties comes back.
+    pub fn forget_before(&mut self, generation: u32) {
+        self.generations = self.generations.split_off(&generation);
+    }
+
+    /// Wipes all keys (specification §9); that they were, and which rounds they encrypted for which list, is kept.
+    pub fn forget_all(&mut self) {
+        self.generations.clear();
+    }
+
     /// Returns the latest generation of keys that was drawn here.
     pub fn last_generation(&self) -> Option<u32> {
         self.last_generation

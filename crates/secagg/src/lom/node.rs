@@ -68,6 +68,16 @@ impl NodeRole {
         self.channels.party()
     }
 
+    /// Begins anew with another channel key and seed: of what was, only that it was is kept (specification §6, last paragraph), so that
+    /// who goes on with the experiment has no second sum of a round that was revealed.
+    pub fn renew(&mut self, rng: &mut impl CryptoRng) {
+        for record in self.records.values_mut() {
+            record.forget();
+        }
+        self.graph = None;
+        self.channels = Channels::new(self.channels.experiment().clone(), self.channels.party().clone(), rng);
+    }
+
     /// Gives what this node publishes once for an experiment (Bonawitz et al. 2017, figure 4, round 0).
     pub fn offer(&self, identity: &IdentityKey) -> Offer {
         self.channels.offer(identity)
@@ -76,6 +86,11 @@ impl NodeRole {
     /// Takes the offers of all parties, or of those that join (Bonawitz et al. 2017, figure 4, round 1): see [`Channels::agree`].
     pub fn agree(&mut self, roster: &Roster, offers: &BTreeMap<PartyId, Offer>) -> Result<(), Problem> {
         self.channels.agree(roster, offers)
+    }
+
+    /// Gives the channels, through which shares of [`crate::joye_libert`]'s keys travel too.
+    pub fn channels(&mut self) -> &mut Channels {
+        &mut self.channels
     }
 
     /// Opens this node's seed for the graph of one list of parties, whose offers it has (Bell et al. 2020, §4.2). It does so for one
@@ -271,10 +286,7 @@ impl NodeRole {
 
     /// Wipes what is left of a session (specification §6, last paragraph), keeping only that it was, so that nothing for the same context is prepared again.
     pub fn forget(&mut self, session: &SessionId) -> Result<(), Problem> {
-        let record = self.records.get_mut(session).ok_or(Problem::UnknownSession)?;
-        let (revealed, signed) = (record.is_revealed(), record.is_signed());
-        record.step = Step::Forgotten { revealed, signed };
-        Ok(())
+        self.records.get_mut(session).ok_or(Problem::UnknownSession).map(Record::forget)
     }
 
     /// Forgets all sessions of rounds before this one, and refuses any new one for them (specification §6).

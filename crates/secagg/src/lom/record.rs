@@ -33,6 +33,11 @@ impl Record {
         self.spec.context.round == spec.context.round && self.spec.context.phase == spec.context.phase
     }
 
+    /// Wipes all but that it was, and how far it came.
+    pub(super) fn forget(&mut self) {
+        self.step = Step::Forgotten { revealed: self.is_revealed(), signed: self.is_signed() };
+    }
+
     pub(super) fn is_signed(&self) -> bool {
         match &self.step {
             Step::Prepared { .. } => false,

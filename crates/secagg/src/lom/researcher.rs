@@ -155,7 +155,7 @@ impl ResearcherSession {
         Ok(())
     }
 
-    /// Gives the signatures to show to all, once there are enough (Bonawitz et al. 2017, figure 4, server's end of round 3).
+    /// Gives the signatures that are here, once there are enough (Bonawitz et al. 2017, figure 4, server's end of round 3).
     pub fn attestations(&self) -> Result<&BTreeMap<PartyId, Attestation>, Problem> {
         let survivors = self.fixed("reveal")?;
         let (got, least) = (count(self.attestations.len()), self.spec.threshold);
@@ -164,6 +164,14 @@ impl ResearcherSession {
         }
         self.check_quorum(&self.group(self.attestations.keys()), survivors)?;
         Ok(&self.attestations)
+    }
+
+    /// Gives the signatures to show to all: of those that are here no more than it takes, for a node checks each that it is shown.
+    pub fn shown_attestations(&self) -> Result<BTreeMap<PartyId, Attestation>, Problem> {
+        let (signed, survivors) = (self.attestations()?, self.group(self.fixed("reveal")?));
+        let shown = self.spec.layout().thinned(&self.group(signed.keys()), &survivors, self.spec.threshold as usize);
+        let is_shown = |party: &PartyId| self.spec.parties.index_of(party).is_some_and(|index| shown[index]);
+        Ok(signed.iter().filter(|(party, _)| is_shown(party)).map(|(party, signed)| (party.clone(), *signed)).collect())
     }
 
     /// Takes a party's shares (Bonawitz et al. 2017, figure 4, server's part of round 4): of the self masks of all survivors and the masking keys of all others that prepared, as far as it holds

@@ -118,7 +118,8 @@ fn check_all_endings(world: &mut World, spec: &SessionSpec, prepared: u32, maske
             leaves += 2_u32.pow(signers.count_ones());
             continue;
         }
-        let attestations = researcher.attestations().unwrap().clone();
+        let attestations = researcher.shown_attestations().unwrap();
+        assert_eq!(attestations.len(), spec.threshold as usize, "no more than it takes");
         let revealed: Vec<Option<Revelation>> =
             world.nodes.values_mut().map(|node| node.reveal(&session, &survivors, &attestations).ok()).collect();
         for revealers in subsets(signers) {

@@ -6,6 +6,7 @@ mod dropouts;
 mod encryption;
 mod hostile;
 mod reference;
+mod refusals;
 mod rounds;
 mod sessions;
 mod world;

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha20Rng;
 use secagg::channel::{Offer, Roster};
 use secagg::graph::Graph;
 use secagg::identity::IdentityKey;
-use secagg::lom::{Attestation, NodeRole, ResearcherSession};
+use secagg::lom::{Attestation, InboundPreparation, NodeRole, ResearcherSession};
 use secagg::mask::{Modulus, VectorName};
 use secagg::party::{Parties, PartyId};
 use secagg::session::{Context, Rules, SessionSpec, Terms};
@@ -190,8 +190,20 @@ fn open_seeds(roles: &mut BTreeMap<PartyId, NodeRole>, parties: &Parties) -> Fix
     seeds[0]
 }
 
-/// Plays a session with this crate and gives the outputs that matter.
-pub(crate) fn play(inputs: &Value) -> Value {
+/// Is a session whose nodes have all masked, and what each gave by then.
+pub(crate) struct Masked {
+    pub(crate) spec: SessionSpec,
+    pub(crate) terms: Terms,
+    pub(crate) identities: BTreeMap<PartyId, IdentityKey>,
+    pub(crate) roles: BTreeMap<PartyId, NodeRole>,
+    pub(crate) researcher: ResearcherSession,
+    pub(crate) inbound: BTreeMap<PartyId, BTreeMap<PartyId, InboundPreparation>>,
+    outputs: BTreeMap<PartyId, Value>,
+    contributions: BTreeMap<PartyId, Vec<Vec<u8>>>,
+}
+
+/// Plays a session up to the masks; `skipped` does not mask.
+pub(crate) fn mask(inputs: &Value, skipped: Option<&PartyId>) -> Masked {
     let inputs: Inputs = serde_json::from_value(inputs.clone()).unwrap();
     let parties = Parties::new(inputs.parties.clone()).unwrap();
     let mut spec = SessionSpec::new(inputs.context.context(), parties.clone(), inputs.c, inputs.min_parties);
@@ -203,8 +215,8 @@ pub(crate) fn play(inputs: &Value) -> Value {
     }
 
     let session = spec.id();
-    let mut researcher = ResearcherSession::new(spec, &roster).unwrap();
-    let mut outputs: BTreeMap<&PartyId, Value> = BTreeMap::new();
+    let mut researcher = ResearcherSession::new(spec.clone(), &roster).unwrap();
+    let mut outputs: BTreeMap<PartyId, Value> = BTreeMap::new();
     for node in &inputs.nodes {
         let role = roles.get_mut(&node.party).unwrap();
         let preparation = role.prepare(researcher.spec(), &mut Draws::new(&[&node.draws])).unwrap();
@@ -212,23 +224,30 @@ pub(crate) fn play(inputs: &Value) -> Value {
         let mut output = serde_json::to_value(preparation).unwrap();
         output["party"] = json!(node.party);
         output["offer"] = serde_json::to_value(&offers[&node.party]).unwrap();
-        outputs.insert(&node.party, output);
+        outputs.insert(node.party.clone(), output);
     }
     let inbound = researcher.close_preparations().unwrap();
-    let mut masked: BTreeMap<&PartyId, Vec<Vec<u8>>> = BTreeMap::new();
-    for node in &inputs.nodes {
-        let masker =
-            roles.get_mut(&node.party).unwrap().masker(&session, Terms(inputs.terms), &inbound[&node.party]).unwrap();
+    let terms = Terms(inputs.terms);
+    let mut contributions: BTreeMap<PartyId, Vec<Vec<u8>>> = BTreeMap::new();
+    for node in inputs.nodes.iter().filter(|node| Some(&node.party) != skipped) {
+        let masker = roles.get_mut(&node.party).unwrap().masker(&session, terms, &inbound[&node.party]).unwrap();
         let rows = inputs.vectors.iter().zip(&node.values).enumerate().map(|(index, (vector, values))| {
             let mut row = vector.bytes(values);
             masker.add(vector.name(index), vector.modulus(), 0, &mut row).unwrap();
             row
         });
-        masked.insert(&node.party, rows.collect());
-        outputs.get_mut(&node.party).unwrap()["masked"] = masked[&node.party].iter().map(|row| hex(row)).collect();
+        let rows: Vec<Vec<u8>> = rows.collect();
+        outputs.get_mut(&node.party).unwrap()["masked"] = rows.iter().map(|row| hex(row)).collect();
+        contributions.insert(node.party.clone(), rows);
     }
+    Masked { spec, terms, identities, roles, researcher, inbound, outputs, contributions }
+}
 
-    let survivors = &inputs.survivors;
+/// Plays a session with this crate and gives the outputs that matter.
+pub(crate) fn play(inputs: &Value) -> Value {
+    let Masked { spec, terms, identities, mut roles, mut researcher, outputs, contributions, .. } = mask(inputs, None);
+    let inputs: Inputs = serde_json::from_value(inputs.clone()).unwrap();
+    let (session, survivors) = (spec.id(), &inputs.survivors);
     researcher.fix_survivors(survivors.clone()).unwrap();
     let mut attestations: BTreeMap<PartyId, Attestation> = BTreeMap::new();
     for party in survivors {
@@ -244,11 +263,11 @@ pub(crate) fn play(inputs: &Value) -> Value {
         revealed.insert(party, json!({ "self": revelation.self_shares, "mask": revelation.pair_shares }));
         researcher.accept_revelation(party, revelation).unwrap();
     }
-    let unmasker = researcher.unmasker(Terms(inputs.terms)).unwrap();
+    let unmasker = researcher.unmasker(terms).unwrap();
     let sums = inputs.vectors.iter().enumerate().map(|(index, vector)| {
         let mut total = vec![0; vector.length * vector.modulus().bytes()];
         for party in survivors {
-            vector.add(&mut total, &masked[party][index]);
+            vector.add(&mut total, &contributions[party][index]);
         }
         unmasker.subtract(vector.name(index), vector.modulus(), 0, &mut total).unwrap();
         vector.numbers(&total)

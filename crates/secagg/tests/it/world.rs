@@ -7,7 +7,7 @@ use rand_core::{Rng, SeedableRng};
 use secagg::channel::{Offer, Roster};
 use secagg::graph::Graph;
 use secagg::identity::IdentityKey;
-use secagg::lom::{Attestation, NodeRole, ResearcherSession, Unmasker};
+use secagg::lom::{NodeRole, ResearcherSession, Unmasker};
 use secagg::mask::{Modulus, VectorName};
 use secagg::party::{Experiment, Parties, PartyId};
 use secagg::problem::Problem;
@@ -138,7 +138,7 @@ impl World {
                 researcher.accept_attestation(id, node.attest(&session, &survivors, &identity_of(id))?)?;
             }
         }
-        let attestations: BTreeMap<PartyId, Attestation> = researcher.attestations()?.clone();
+        let attestations = researcher.shown_attestations()?;
         for (index, (id, node)) in self.nodes.iter_mut().enumerate() {
             if !gone(index) && !losses.reveal[index] {
                 researcher.accept_revelation(id, node.reveal(&session, &survivors, &attestations)?)?;

@@ -101,7 +101,10 @@ class Node:
         for party, signature in signatures:
             if party not in survivors:
                 raise Refusal("unknown-signer")
-            identity.verify(publics[party], survivors_bytes(self.session, survivors), signature)
+            if party != self.party:
+                identity.verify(publics[party], survivors_bytes(self.session, survivors), signature)
+            elif self.listed is None:
+                raise Refusal("bad-signature")
             signers.add(party)
         if len(signers) < self.case["t"]:
             raise Refusal("too-few-signatures")

@@ -106,6 +106,23 @@ def mask(case):
     return {"key": key.hex(), "stream": stream.hex(), "elements": [str(value) for value in found]}
 
 
+def node_masks(case):
+    """What one node adds to its vectors, from the secrets it keeps."""
+    name, party, terms = session(case), case["party"], unhex(case["terms"])
+    publics = case["mask_publics"]
+    secret, own = unhex(case["mask_secret"]), masks.self_seed(name, unhex(case["self_seed"]), party)
+    pairs = {other: masks.pair_seed(name, secret, unhex(public), party, other) for other, public in publics.items()}
+    result = []
+    for vector in case["vectors"]:
+        total = masks.mask(own, terms, vector["number"], vector)
+        for other, seed in pairs.items():
+            one = masks.mask(seed, terms, vector["number"], vector)
+            ahead = party.encode() < other.encode()
+            total = masks.add(total, one if ahead else masks.negate(one, vector["w"]), vector["w"])
+        result.append(masks.encode(total, vector["w"]).hex())
+    return {"masks": result}
+
+
 def attest(case):
     """Lists that one node is asked to sign, one after the other."""
     nodes = lom.start(case["session"])
@@ -221,6 +238,7 @@ KINDS = {
     "pair": pair,
     "self-mask": self_mask,
     "mask": mask,
+    "node-masks": node_masks,
     "session": lom.run,
     "attest": attest,
     "reveal": reveal,

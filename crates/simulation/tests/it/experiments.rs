@@ -95,6 +95,8 @@ pub(crate) enum Kind {
     HiddenPerceptron64,
     HiddenMoments,
     HiddenTwentyRounds,
+    /// By Joye-Libert.
+    EncryptedMoments,
 }
 
 impl Kind {
@@ -128,6 +130,10 @@ impl Kind {
             Self::HiddenLogistic32 => hidden(Self::LogisticSgd32.raw()),
             Self::HiddenPerceptron64 => hidden(Self::PerceptronAdam64.raw()),
             Self::HiddenMoments => hidden(Self::Moments.raw()),
+            Self::EncryptedMoments => {
+                let secure = SecureSpec { secagg: Secagg::JoyeLibert, ..SecureSpec::default() };
+                RawExperimentSpec { secure, ..Self::Moments.raw() }
+            }
             Self::HiddenTwentyRounds => RawExperimentSpec { rounds: 20, ..hidden(Self::HundredRounds.raw()) },
             Self::Moments => {
                 let columns = ["x1", "x2", "x3", "outcome"].map(str::to_owned).to_vec();

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use protocol::{
-    Capability, DatasetFace, HeldTask, Hello, NodeMessage, Progress, ProtocolVersion, Refusal, ResearcherMessage,
-    SecureMessage, Tags, Task, Welcome, Work, layout_byte_len,
+    Capability, DatasetFace, HeldTask, Hello, MAX_KEYED_EXPERIMENTS, NodeMessage, Progress, ProtocolVersion, Refusal,
+    ResearcherMessage, SecureMessage, Tags, Task, Welcome, Work, layout_byte_len,
 };
 
 use super::bulk::checked_blob;
@@ -62,12 +62,14 @@ fn capabilities_to_wire(capabilities: &[Capability]) -> Vec<String> {
 
 fn hello(hello: wire::Hello) -> Result<Hello, ConvertError> {
     at_most("held", MAX_HELD, hello.held.len())?;
+    at_most("keyed", MAX_KEYED_EXPERIMENTS as usize, hello.keyed.len())?;
     Ok(Hello {
         protocol: version(hello.protocol)?,
         software: line("software", hello.software, MAX_WORD_CHARS)?,
         capabilities: capabilities(hello.capabilities)?,
         name: line("name", hello.name, MAX_NAME_CHARS)?,
         held: hello.held.iter().map(|task| Ok(HeldTask { task: id("held", task)? })).collect::<Result<_, _>>()?,
+        keyed: hello.keyed.iter().map(|experiment| id("keyed", experiment)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn hello_to_wire(hello: &Hello) -> wire::NodeEnvelope {
         capabilities: capabilities_to_wire(&hello.capabilities),
         name: hello.name.clone(),
         held: hello.held.iter().map(|held| held.task.to_string()).collect(),
+        keyed: hello.keyed.iter().map(ToString::to_string).collect(),
     };
     wire::NodeEnvelope { message: Some(node_envelope::Message::Hello(hello)) }
 }
@@ -252,6 +255,9 @@ pub(crate) fn from_researcher(envelope: wire::ResearcherEnvelope) -> Result<From
         }
         researcher_envelope::Message::Settled(message) => ResearcherMessage::Settled { task: id("task", &message.task)? },
         researcher_envelope::Message::Search(message) => search(message)?,
+        researcher_envelope::Message::Over(message) => {
+            ResearcherMessage::Over { experiment: id("experiment", &message.experiment)? }
+        }
     };
     Ok(FromResearcher::Message(message))
 }
@@ -266,6 +272,7 @@ pub(crate) fn researcher_message_to_wire(message: &ResearcherMessage) -> wire::R
             Message::Cancel(wire::TaskCancelled { task: task.to_string(), refusal: Some(refusal_to_wire(refusal)) })
         }
         ResearcherMessage::Settled { task } => Message::Settled(wire::TaskSettled { task: task.to_string() }),
+        ResearcherMessage::Over { experiment } => Message::Over(wire::ExperimentOver { experiment: experiment.to_string() }),
         ResearcherMessage::Search { request, tags } => Message::Search(wire::Search {
             request: request.to_string(),
             tags: tags.iter().flat_map(Tags::iter).map(str::to_owned).collect(),

@@ -67,6 +67,7 @@ fn hello() -> Hello {
         capabilities: Capability::current(),
         name: "North Hospital".to_owned(),
         held: vec![HeldTask { task: TaskId::random(&mut rng()) }],
+        keyed: vec![task().key.experiment],
     }
 }
 
@@ -94,6 +95,7 @@ fn researcher_envelopes() -> Vec<wire::ResearcherEnvelope> {
         ResearcherMessage::Task { task: Box::new(task()), signature: vec![7; 70] },
         ResearcherMessage::Cancel { task: task().id, refusal: Refusal::new(RefusalCode::Cancelled, "by ada") },
         ResearcherMessage::Settled { task: task().id },
+        ResearcherMessage::Over { experiment: task().key.experiment },
         ResearcherMessage::Search { request: RequestId::random(&mut rng()), tags: Some(Tags::new(["a", "b"]).unwrap()) },
     ];
     let mut envelopes = Vec::new();

@@ -24,7 +24,7 @@ use super::credits::Credits;
 use super::messages::Aside;
 use super::reception::Receptions;
 use super::service::{Calls, Peer, Shared};
-use super::strangers::{Place, Strangers};
+
 use super::{
     CONNECTION_WINDOW, FRAME_BYTES, HEADER_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, SEND_BUFFER, STREAM_WINDOW,
     TLS_BUFFER, download,
@@ -33,6 +33,7 @@ use crate::convert::MAX_MESSAGE_BYTES;
 use crate::host::Host;
 use crate::identity::Certificate;
 use crate::socket;
+use crate::strangers::{Place, Strangers};
 use crate::tls::{self, ServerTls};
 use crate::wire::federation_server::FederationServer;
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::IdentityError;
 
 /// What precedes the uncompressed point in the `SubjectPublicKeyInfo` of a P-256 key (RFC 5480 §2).
@@ -12,7 +14,8 @@ const P256_PREFIX: [u8; 26] = [
 ];
 
 /// The SHA-256 of a public key (of its DER `SubjectPublicKeyInfo`, RFC 5280 §4.1). It outlives renewed certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
@@ -64,6 +67,20 @@ impl FromStr for Fingerprint {
             *byte = pair[0] << 4 | pair[1];
         }
         Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = IdentityError;
+
+    fn try_from(text: String) -> Result<Self, IdentityError> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
     }
 }
 

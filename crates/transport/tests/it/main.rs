@@ -25,6 +25,7 @@ mod control;
 mod enrolment;
 mod faults;
 mod hostile;
+mod negotiation;
 mod raw;
 mod relay;
 mod world;

@@ -307,6 +307,7 @@ pub(crate) fn hello() -> Hello {
         capabilities: Capability::current(),
         name: "North Hospital".to_owned(),
         held: Vec::new(),
+        keyed: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use protocol::{
     StatisticPlan, TrainingArguments, TrainingPlan, ValidatedOn,
 };
 
+use super::super::secure::SecureAggregation;
 use super::super::text::{Escaped, duration, figure};
 use super::super::{Quantity, Record, SiteRound, Who};
 use super::curves::Curves;
@@ -72,6 +73,8 @@ pub(super) fn parameters(out: &mut String, record: &Record) -> fmt::Result {
         Selection::Datasets(datasets) => ("Data", format!("{} chosen by id", counted(datasets.len(), "dataset"))),
     });
     rows.push(("Patience", patience_words(spec.patience())));
+    let hidden = SecureAggregation::of(record).map_or_else(|| "no".to_owned(), |hidden| hidden.words());
+    rows.push(("Sites’ values hidden from the researcher", hidden));
     out.write_str("<section><h2>The experiment</h2>\n<dl>")?;
     for (term, words) in rows {
         write!(out, "<div><dt>{term}</dt><dd><bdi>{}</bdi></dd></div>", Escaped(&words))?;

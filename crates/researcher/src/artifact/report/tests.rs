@@ -3,6 +3,7 @@ use protocol::{Refusal, RefusalCode, RowCount};
 
 use super::super::{PooledMetric, SiteRound, sample};
 use super::*;
+use crate::command::Hidden;
 
 fn page(record: &Record) -> String {
     html(record, None)
@@ -84,6 +85,27 @@ fn sites_that_are_silent_refuse_or_hide_are_explained() {
         "<td>hidden</td><td>hidden</td><td>hidden</td>",
         "<td>303</td><td>227</td><td>76</td>",
         "<strong>Ended after 2 of 2 rounds.</strong>",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn the_report_says_whether_and_how_values_were_hidden() {
+    let mut record = sample::record(4, 2);
+    assert!(page(&record).contains("<dt>Sites’ values hidden from the researcher</dt><dd><bdi>no</bdi></dd>"));
+    for round in &mut record.rounds {
+        let scheme = protocol::Scheme::Lom;
+        round.hidden = Some(Hidden { scheme, parties: 4, threshold: 3, colluders: 1, survivors: 4, clipped: Some(2) });
+    }
+    let page = page(&record);
+    check_sound(&page);
+    for text in [
+        "low-overhead masking (lom) in 3 rounds",
+        "at least 4 sites began",
+        "3 were needed",
+        "up to 1 of them",
+        "6 elements",
     ] {
         assert!(page.contains(text), "{text}");
     }

@@ -283,8 +283,7 @@ fn a_restart_in_a_fold_folds_again() {
     let mut world = World::begun(spec(training(|_| {}), 1, patience(|_| {})), 1);
     let (node, task) = (world.nodes[0].clone(), world.task(0));
     world.apply_only(Event::Contributed { node, task: task.clone(), digest: Digest::of(b"c"), bytes: 1, report: None });
-    let stored = serde_json::to_string(&world.experiment).unwrap();
-    world.experiment = serde_json::from_str(&stored).unwrap();
+    world.experiment = stored(&world.experiment);
     assert!(world.apply_only(Event::Restarted).contains(&Action::Fold));
     world.apply_only(Event::Lost { task });
     world.connect(0);

@@ -35,6 +35,7 @@ fn hidden_sums_are_the_plain_sums() {
         // 128-bit integers on one scale: the model is the same to the last bit.
         (Kind::PerceptronAdam64, Kind::HiddenPerceptron64),
         (Kind::Moments, Kind::HiddenMoments),
+        (Kind::Moments, Kind::EncryptedMoments),
     ] {
         let [plain, hidden] = [plain, hidden].map(|kind| undisturbed(&template(), &kind.raw()));
         assert_eq!(hidden.outcome.state, ExperimentState::Finished, "{:?}\n{}", hidden.outcome.reason, hidden.log());
@@ -74,7 +75,7 @@ fn one_round(names: &[&str], secagg: Secagg) -> RawExperimentSpec {
 }
 
 /// Kills the fourth hospital for good at each step that it has, and says how often its numbers were in the sum and how often not.
-fn lose_east_at_each(fuse: impl Fn(u64) -> Fuse) -> (u64, u64) {
+fn lose_east_at_each(secagg: Secagg, fuse: impl Fn(u64) -> Fuse) -> (u64, u64) {
     let names = FOUR.map(|(name, _)| name);
     let with = undisturbed(&four(), &one_round(&names, Secagg::None)).outcome.model;
     let without = undisturbed(&four(), &one_round(&names[..3], Secagg::None)).outcome.model;
@@ -88,7 +89,7 @@ fn lose_east_at_each(fuse: impl Fn(u64) -> Fuse) -> (u64, u64) {
                 world.keep(place, if place == EAST { vec![life.clone()] } else { Vec::new() });
             }
         };
-        let finished = play(Detail::Little, &four(), one_round(&names, Secagg::Lom), set_up, |_, _| async {});
+        let finished = play(Detail::Little, &four(), one_round(&names, secagg), set_up, |_, _| async {});
         let (state, reason) = (finished.outcome.state, &finished.outcome.reason);
         assert_eq!(state, ExperimentState::Finished, "{:?}: {reason:?}\n{}", life.fuse, finished.log());
         let model = &finished.outcome.model;
@@ -110,15 +111,22 @@ fn lose_east_at_each(fuse: impl Fn(u64) -> Fuse) -> (u64, u64) {
 #[test]
 fn a_node_lost_at_any_commit_leaves_the_sum_of_all_or_that_of_the_others() {
     for side in [CommitSide::Before, CommitSide::After] {
-        let (in_it, not_in_it) = lose_east_at_each(|step| Fuse::Commit(step, side));
+        let (in_it, not_in_it) = lose_east_at_each(Secagg::Lom, |step| Fuse::Commit(step, side));
         assert!(in_it >= 2 && not_in_it >= 4, "{side:?}: {in_it} and {not_in_it}");
     }
 }
 
 #[test]
 fn a_node_lost_at_any_reading_of_its_clock_leaves_the_sum_of_all_or_that_of_the_others() {
-    let (in_it, not_in_it) = lose_east_at_each(Fuse::Reading);
+    let (in_it, not_in_it) = lose_east_at_each(Secagg::Lom, Fuse::Reading);
     assert!(in_it >= 2 && not_in_it >= 4, "{in_it} and {not_in_it}");
+}
+
+/// Under Joye-Libert the round has no sum then, and is begun again by the others.
+#[test]
+fn a_node_lost_at_any_commit_under_joye_libert_leaves_the_sum_of_all_or_that_of_the_others() {
+    let (in_it, not_in_it) = lose_east_at_each(Secagg::JoyeLibert, |step| Fuse::Commit(step, CommitSide::After));
+    assert!(in_it >= 1 && not_in_it >= 4, "{in_it} and {not_in_it}");
 }
 
 #[test]

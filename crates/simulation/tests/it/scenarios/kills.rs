@@ -89,3 +89,18 @@ fn a_node_killed_at_any_reading_of_its_clock_ends_with_the_same_bits() {
     assert!(kills.all > 30, "only {} readings", kills.all);
     assert!(kills.with_checkpoint > 3, "only {} times with a checkpoint", kills.with_checkpoint);
 }
+
+/// What leaves a node was stored before: keys, shares of keys, and what was encrypted with them.
+#[test]
+fn a_node_killed_on_either_side_of_any_commit_of_an_encrypted_sum_ends_with_the_same_bits() {
+    for side in [CommitSide::Before, CommitSide::After] {
+        let kills = kill_at_each(Kind::EncryptedMoments, Place::Site(1), |step| Fuse::Commit(step, side));
+        assert!(kills.all > 15, "only {} commits", kills.all);
+    }
+}
+
+#[test]
+fn a_researcher_killed_before_any_commit_of_an_encrypted_sum_ends_with_the_same_bits() {
+    let kills = kill_at_each(Kind::EncryptedMoments, Place::Researcher, |step| Fuse::Commit(step, CommitSide::Before));
+    assert!(kills.all > 10, "only {} commits", kills.all);
+}

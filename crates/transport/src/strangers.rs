@@ -14,7 +14,7 @@ const MAX_OF_ADDRESS: usize = 64;
 
 /// The places, in the order in which they were taken.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     state: Mutex<State>,
 }
 
@@ -26,7 +26,7 @@ struct State {
 
 /// One place; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     number: u64,
     strangers: Arc<Strangers>,
     lost: watch::Receiver<bool>,
@@ -38,7 +38,7 @@ impl Strangers {
     }
 
     /// Takes a place; none if the address has its share already.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut state = self.state();
         let own = state.places.values().filter(|(of, _)| *of == address).count();
         if own >= MAX_OF_ADDRESS {
@@ -59,7 +59,7 @@ impl Strangers {
 
 impl Place {
     /// Waits until a newer connection has taken the place.
-    pub(super) async fn lost(&mut self) {
+    pub(crate) async fn lost(&mut self) {
         if self.lost.wait_for(|is_lost| *is_lost).await.is_err() {
             // The place was not taken: its entry is gone with this very place only.
             std::future::pending::<()>().await;
