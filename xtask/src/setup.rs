@@ -52,6 +52,10 @@ pub(crate) fn run(project: &Project) -> Result<(), Problem> {
         eprintln!("error: {problem}");
         missing.push(format!("the Python packages {}", TEST_VENV.packages.join(" ")));
     }
+    if let Err(problem) = provide_postgresql(project) {
+        eprintln!("error: {problem}");
+        missing.push("PostgreSQL's server (Debian's package postgresql)".to_owned());
+    }
     if missing.is_empty() { Ok(()) } else { Err(Problem::NotInstalled(missing)) }
 }
 
@@ -117,6 +121,23 @@ fn make(project: &Project, folder: &Path) -> Result<(), Problem> {
         }
         result => result,
     }
+}
+
+/// Where Debian keeps the programs of each version of PostgreSQL, out of the PATH.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
+
+/// Finds or installs the server that the tests of `data` start.
+fn provide_postgresql(project: &Project) -> Result<(), Problem> {
+    if !has_postgresql() {
+        apt(project, &["postgresql"])?;
+    }
+    println!("postgresql: {POSTGRESQL}");
+    Ok(())
+}
+
+fn has_postgresql() -> bool {
+    let mut versions = std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    versions.any(|version| version.path().join("bin/initdb").is_file())
 }
 
 /// Installs Debian packages by name. Only as root: nothing asks for a password.

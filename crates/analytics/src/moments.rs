@@ -80,7 +80,9 @@ pub fn layout(work: &Work, n_columns: usize) -> Result<Vec<VectorSpec>, MomentsE
     let sums = match work {
         Work::Sums => SUMS,
         Work::SquaredDifferences { .. } => SQUARED_DIFFERENCES,
-        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } | Work::Pass { .. } => {
+            return Err(MomentsError::OtherWork);
+        }
     };
     Ok(vec![spec(COUNTS, Encoding::COUNT), spec(sums, Encoding::REAL)])
 }
@@ -97,7 +99,9 @@ pub fn contribute(work: &Work, columns: &[&[f64]]) -> Result<Contribution, Momen
         Work::SquaredDifferences { means } => {
             return Err(MomentsError::Columns { expected: means.len(), found: columns.len() });
         }
-        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } | Work::Pass { .. } => {
+            return Err(MomentsError::OtherWork);
+        }
     };
     if !sums.iter().all(|sum| sum.is_finite()) {
         return Err(MomentsError::NotFinite);
@@ -115,7 +119,9 @@ pub fn step(work: &Work, vectors: &[Vec<f64>]) -> Result<Step, MomentsError> {
     let expected = match work {
         Work::Sums => SUMS,
         Work::SquaredDifferences { .. } => SQUARED_DIFFERENCES,
-        Work::Train { .. } | Work::Validate | Work::Secure { .. } => return Err(MomentsError::OtherWork),
+        Work::Train { .. } | Work::Validate | Work::Secure { .. } | Work::Pass { .. } => {
+            return Err(MomentsError::OtherWork);
+        }
     };
     let [counts, sums] = vectors else { return Err(MomentsError::Vector { expected: COUNTS }) };
     let counts: Option<Vec<u64>> = counts.iter().map(|count| whole(*count)).collect();

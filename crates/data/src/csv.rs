@@ -6,6 +6,8 @@
 mod batches;
 mod cell;
 mod delimiter;
+mod distinct;
+mod marks;
 mod problem;
 mod record;
 mod scan;
@@ -15,6 +17,7 @@ pub use batches::Batches;
 pub use cell::MISSING_WORDS;
 pub use delimiter::Delimiter;
 pub(crate) use delimiter::delimiter_of;
+pub use marks::Mark;
 pub use problem::{CsvError, Problem, ProblemKind};
 pub use record::MAX_RECORD;
 pub use scan::{CsvScan, ScanOptions, scan};

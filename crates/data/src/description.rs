@@ -25,6 +25,12 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::csv::Delimiter;
+use crate::dicom::DicomParameters;
+use crate::fhir::FhirParameters;
+use crate::image_folder::ImageParameters;
+use crate::medical_folder::MedicalFolderParameters;
+use crate::omop::OmopParameters;
+use crate::postgres::PostgresParameters;
 use crate::{nearest, suggestion};
 
 /// Why a text is no dataset file. Each names the key, what was expected and what was found.
@@ -42,6 +48,12 @@ pub enum DescriptionError {
     KeyTwice { key: String },
     #[error("`{key}`: expected {expected}, found {found}{}", suggestion(.nearest.as_ref()))]
     Value { key: String, expected: &'static str, found: String, nearest: Option<String> },
+    #[error("line {line}, column {column}: not valid TOML: {reason}")]
+    Toml { line: usize, column: usize, reason: String },
+    #[error("`loading_plan`: {0}")]
+    LoadingPlan(String),
+    #[error("`dataset_parameters`: {0}")]
+    Parameters(String),
     #[error("`tags`: {0}")]
     Tags(#[from] TagsError),
     #[error("`path`: the variable {name:?} is not set; set it, or write the path without it")]
@@ -50,7 +62,10 @@ pub enum DescriptionError {
 
 const KEYS: [&str; 6] = ["name", "data_type", "path", "tags", "description", "dataset_parameters"];
 const CSV_KEYS: [&str; 2] = ["delimiter", "column_types"];
-const DATA_TYPES: [&str; 2] = ["csv", "default"];
+const DATA_TYPES: [&str; 10] =
+    ["csv", "parquet", "default", "images", "mednist", "medical-folder", "dicom", "fhir", "omop", "postgres"];
+const DATA_TYPE: &str = "one of \"csv\", \"parquet\", \"default\" (MNIST), \"images\", \"mednist\", \"medical-folder\", \"dicom\", \
+                         \"fhir\", \"omop\", \"postgres\"";
 const KINDS: [&str; 3] = ["integer", "real", "text"];
 
 /// How the files of a `csv` dataset are to be read.
@@ -65,11 +80,18 @@ pub struct CsvParameters {
 }
 
 /// The `dataset_parameters` of each data type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "data_type", deny_unknown_fields)]
 pub enum Parameters {
     Csv(CsvParameters),
+    Parquet,
     Mnist,
+    Images(ImageParameters),
+    MedicalFolder(MedicalFolderParameters),
+    Dicom(DicomParameters),
+    Fhir(FhirParameters),
+    Omop(OmopParameters),
+    Postgres(PostgresParameters),
 }
 
 /// Where relative paths begin, and what variables in paths stand for.
@@ -82,7 +104,7 @@ pub struct Place<'a> {
 }
 
 /// The parts of a description, not yet checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RawDescription {
     pub name: String,
     /// Absolute, relative to the component's folder, or beginning with `$VARIABLE/`.
@@ -93,7 +115,7 @@ pub struct RawDescription {
 }
 
 /// What its owner says about a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// 1 to 128 characters without control characters.
@@ -122,13 +144,21 @@ impl Description {
 
     /// Reads a dataset file.
     pub fn from_json(bytes: &[u8], place: Place<'_>) -> Result<Self, DescriptionError> {
-        let mut object = Object::parse(bytes)?;
+        Self::of(Object::parse(bytes)?, place)
+    }
+
+    /// Takes the keys of a dataset file.
+    pub(crate) fn of(mut object: Object, place: Place<'_>) -> Result<Self, DescriptionError> {
         object.check_keys("", &KEYS)?;
-        let data_type = data_type(&object.take_text("data_type", "\"csv\", or \"default\" for MNIST")?)?;
+        let data_type = data_type(&object.take_text("data_type", DATA_TYPE)?)?;
         let parameters = parameters(data_type, object.take("dataset_parameters"))?;
         let raw = RawDescription {
             name: object.take_text("name", "a text")?,
-            path: object.take_text("path", "a text")?,
+            // A database has no path.
+            path: match data_type {
+                DataType::Postgres => ".".to_owned(),
+                _ => object.take_text("path", "a text")?,
+            },
             tags: tags(&object.take("tags").ok_or(DescriptionError::MissingKey { key: "tags", expected: TAGS })?)?,
             description: object.take_text("description", "a text")?,
             parameters,
@@ -139,14 +169,21 @@ impl Description {
     pub fn data_type(&self) -> DataType {
         match self.parameters {
             Parameters::Csv(_) => DataType::Csv,
+            Parameters::Parquet => DataType::Parquet,
             Parameters::Mnist => DataType::Default,
+            Parameters::Images(_) => DataType::Images,
+            Parameters::MedicalFolder(_) => DataType::MedicalFolder,
+            Parameters::Dicom(_) => DataType::Dicom,
+            Parameters::Fhir(_) => DataType::Fhir,
+            Parameters::Omop(_) => DataType::Omop,
+            Parameters::Postgres(_) => DataType::Postgres,
         }
     }
 }
 
 /// The entries of a JSON object in their order. `serde_json`'s map would drop repeated keys.
 #[derive(Debug)]
-struct Object(Vec<(String, Value)>);
+pub(crate) struct Object(pub(crate) Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -171,7 +208,7 @@ impl<'de> Deserialize<'de> for Object {
 }
 
 impl Object {
-    fn parse(bytes: &[u8]) -> Result<Self, DescriptionError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DescriptionError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
@@ -201,7 +238,7 @@ impl Object {
         Ok(())
     }
 
-    fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         let at = self.0.iter().position(|(name, _)| name == key)?;
         Some(self.0.swap_remove(at).1)
     }
@@ -240,14 +277,8 @@ fn unknown_word(key: String, expected: &'static str, found: &Value, words: &[&st
 }
 
 fn data_type(name: &str) -> Result<DataType, DescriptionError> {
-    match name {
-        "csv" => Ok(DataType::Csv),
-        "default" => Ok(DataType::Default),
-        _ => {
-            let expected = "\"csv\", or \"default\" for MNIST";
-            Err(unknown_word("data_type".to_owned(), expected, &Value::from(name), &DATA_TYPES))
-        }
-    }
+    let known = serde_json::from_value(Value::from(name)).ok().filter(|_| DATA_TYPES.contains(&name));
+    known.ok_or_else(|| unknown_word("data_type".to_owned(), DATA_TYPE, &Value::from(name), &DATA_TYPES))
 }
 
 const TAGS: &str = "a list of texts, or one text with commas between the tags";
@@ -269,9 +300,22 @@ fn parameters(data_type: DataType, value: Option<Value>) -> Result<Parameters, D
         Some(other) => return Err(wrong_value("dataset_parameters", "an object", &other)),
     };
     let prefix = "dataset_parameters.";
-    if data_type == DataType::Default {
-        object.check_keys(prefix, &[])?;
-        return Ok(Parameters::Mnist);
+    match data_type {
+        DataType::Csv => {}
+        DataType::Parquet => {
+            object.check_keys(prefix, &[])?;
+            return Ok(Parameters::Parquet);
+        }
+        DataType::Default => {
+            object.check_keys(prefix, &[])?;
+            return Ok(Parameters::Mnist);
+        }
+        DataType::Images => return typed(object).map(Parameters::Images),
+        DataType::MedicalFolder => return typed(object).map(Parameters::MedicalFolder),
+        DataType::Dicom => return typed(object).map(Parameters::Dicom),
+        DataType::Fhir => return typed(object).map(Parameters::Fhir),
+        DataType::Omop => return typed(object).map(Parameters::Omop),
+        DataType::Postgres => return typed(object).map(Parameters::Postgres),
     }
     object.check_keys(prefix, &CSV_KEYS)?;
     let delimiter = match object.take("delimiter") {
@@ -289,6 +333,12 @@ fn parameters(data_type: DataType, value: Option<Value>) -> Result<Parameters, D
         }
     };
     Ok(Parameters::Csv(CsvParameters { delimiter, column_types }))
+}
+
+/// The parameters of a kind whose type says what they may be.
+fn typed<T: serde::de::DeserializeOwned>(object: Object) -> Result<T, DescriptionError> {
+    let value = Value::Object(object.0.into_iter().collect());
+    serde_json::from_value(value).map_err(|error| DescriptionError::Parameters(error.to_string()))
 }
 
 fn delimiter(value: &Value) -> Result<Delimiter, DescriptionError> {
@@ -389,10 +439,10 @@ mod tests {
             &format!("unknown key `datatype`; did you mean \"data_type\"?; expected one of {keys}"),
         );
         check_error(&with(r#""name": "n""#), "the key `name` occurs twice");
-        check_error(r#"{"name": "n"}"#, "the key `data_type` is missing; expected \"csv\", or \"default\" for MNIST");
+        check_error(r#"{"name": "n"}"#, &format!("the key `data_type` is missing; expected {DATA_TYPE}"));
         check_error(
             r#"{"name": "n", "data_type": "cvs"}"#,
-            "`data_type`: expected \"csv\", or \"default\" for MNIST, found \"cvs\"; did you mean \"csv\"?",
+            &format!("`data_type`: expected {DATA_TYPE}, found \"cvs\"; did you mean \"csv\"?"),
         );
         check_error(r#"{"data_type": "csv", "name": 3}"#, "`name`: expected a text, found 3");
         check_error(

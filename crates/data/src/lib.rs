@@ -5,24 +5,57 @@
 //! that, [`open`] gives a [`Source`] whose batches stream, and [`Table::load`] gathers the columns of a plan for training.
 //! Each use asks [`Scan::compare`] first whether the data is still what was registered.
 //!
+//! Pictures, volumes, FHIR resources and OMOP cohorts are tables too; [`thumbnails`] and [`lacking`] show what a table cannot.
+//! A database is read by [`postgres::Database`], through streams that its caller connects. [`Loaded`] takes the steps of a
+//! loading plan on any source.
+//!
 //! No file makes this crate panic. Every decoder takes any `impl Read`: [`csv::scan`], [`csv::Batches`],
 //! [`idx::check`], [`Description::from_json`]. The environment, the clock and the network are not read here.
 
 pub mod csv;
+mod dataset_file;
 mod description;
+pub mod dicom;
 mod error;
+mod evaluate;
+mod exclusion;
+pub mod fhir;
+mod files;
 mod fingerprint;
 pub mod idx;
+mod image_folder;
+mod inputs;
+mod learn;
+mod levels;
+mod loading;
+mod medical_folder;
 mod mnist;
+pub mod nifti;
+pub mod omop;
+mod parallel;
+mod parquet;
+pub mod picture;
+pub mod postgres;
 mod scan;
 mod schema;
+pub mod snapshot;
 mod source;
+pub mod sql;
 mod table;
+pub mod volume;
 
+pub use dataset_file::DatasetFile;
 pub use description::{CsvParameters, Description, DescriptionError, Parameters, Place, RawDescription};
 pub use error::{DataError, refusal};
+pub use exclusion::Excluding;
 pub use fingerprint::{Comparison, Depth, FileFingerprint, Fingerprint, Stamp};
-pub use scan::{Layout, Scan, open, scan};
+pub use image_folder::ImageParameters;
+pub use inputs::{Block, Input, Inputs, MISSING, OTHER, Values};
+pub use levels::{LevelCount, MAX_LEVELS};
+pub use loading::{Constant, Loaded, LoadingError, LoadingPlan, LoadingStep, MAX_STEPS, Others};
+pub use medical_folder::{Lacking, MedicalFolderParameters, Subjects};
+pub use parallel::{Effort, Folding, fold};
+pub use scan::{Layout, Scan, lacking, open, scan, thumbnails};
 pub use schema::{Schema, face};
 pub use source::{Batches, Source};
 pub use table::{ColumnChoice, Split, Table};

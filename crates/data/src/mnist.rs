@@ -78,7 +78,15 @@ pub(crate) fn scan(folder: &Path, stop: &AtomicBool) -> Result<Scan, DataError> 
     }
     let schema = schema(pixels);
     let missing = vec![0; schema.len()];
-    Ok(Scan { layout: Layout::Mnist, missing, schema, rows: u64::from(rows), fingerprint: Fingerprint { files } })
+    Ok(Scan {
+        layout: Layout::Mnist,
+        missing,
+        schema,
+        rows: u64::from(rows),
+        levels: std::collections::BTreeMap::new(),
+        marks: Vec::new(),
+        fingerprint: Fingerprint { files },
+    })
 }
 
 /// The MNIST images whose scan is known.

@@ -3,6 +3,7 @@
 mod certificate;
 mod demo;
 mod peers;
+mod stats;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use certificate::{NodeCertificateCommand, ResearcherCertificateCommand};
 pub(crate) use demo::{DemoArgs, SecaggChoice};
 pub(crate) use peers::{PeersCommand, PeersTrustArgs};
+pub(crate) use stats::{Asking, FamilyArg, GlmArgs, LinkArg, StatsCommand, StrataArg, TableTestArg, TiesArg};
 
 /// Federated learning and analytics over data that never leaves the hospitals.
 #[derive(Debug, Parser)]
@@ -435,6 +437,12 @@ pub(crate) enum ResearcherCommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Ask for a statistic over all hospitals' data.
+    #[command(
+        subcommand,
+        after_help = "By default sums are hidden, which needs three sites or more.\n\nExamples:\n  fedbiomed researcher stats schema --tags heart\n  fedbiomed researcher stats describe --tags heart --columns age,chol\n  fedbiomed researcher stats table --tags heart --rows sex --cols target --test chi2\n  fedbiomed researcher stats glm --tags heart --formula \"target ~ age + sex\" --family binomial"
+    )]
+    Stats(StatsCommand),
     /// Experiments of this researcher.
     #[command(
         subcommand,

@@ -8,3 +8,4 @@ pub(crate) mod peers;
 mod ports;
 pub(crate) mod researcher;
 pub(crate) mod shared;
+pub(crate) mod stats;

@@ -377,6 +377,7 @@ mod tests {
             tensorboard: None,
             metrics: Vec::new(),
             moments: Vec::new(),
+            answer: None,
         }
     }
 

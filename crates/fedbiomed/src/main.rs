@@ -6,7 +6,9 @@ mod demo;
 mod error;
 mod live;
 mod output;
+mod picture;
 mod reference;
+mod tables;
 
 use std::process::ExitCode;
 use std::time::Duration;

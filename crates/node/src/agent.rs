@@ -286,7 +286,8 @@ impl<L: Link> Loop<L> {
                 && dataset.is_visible_to(&self.enrolment.researcher)
                 && tags.is_none_or(|tags| dataset.description.tags.answer(tags))
         });
-        let faces = disclosure::faces(request, found, self.node.config().row_counts);
+        let config = self.node.config();
+        let faces = disclosure::faces(request, found, config.row_counts, config.disclosure.minimum_rows);
         self.say(faces.into_message()).await;
         Ok(())
     }

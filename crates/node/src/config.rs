@@ -131,6 +131,49 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How long a direct negotiation waits for the other parties; then the port is closed.",
     },
     Setting {
+        section: "disclosure",
+        key: "minimum_rows",
+        takes: Takes::Integer { least: 0, most: i64::MAX },
+        default: "5",
+        doc: "What a statistic says of fewer rows, or of a group with fewer, does not leave; none at all may be said.",
+    },
+    Setting {
+        section: "disclosure",
+        key: "minimum_events",
+        takes: Takes::Integer { least: 0, most: i64::MAX },
+        default: "5",
+        doc: "The same for events, as deaths in a survival curve.",
+    },
+    Setting {
+        section: "disclosure",
+        key: "small_cells",
+        takes: Takes::Choice(&["refuse", "inside_sum"]),
+        default: "\"refuse\"",
+        doc: "What happens where this node's own counts are too small: refuse the pass, or, where sums are hidden, add them to the sum \
+              if the sum's own counts are large enough. The latter holds against a curious researcher, not against one that lies.",
+    },
+    Setting {
+        section: "disclosure",
+        key: "time_resolution",
+        takes: Takes::Choice(&["limited", "exact"]),
+        default: "\"limited\"",
+        doc: "How finely times of events are told: in steps that hold the minimum of events, or exact.",
+    },
+    Setting {
+        section: "disclosure",
+        key: "minmax",
+        takes: Takes::Choice(&["refused", "allowed"]),
+        default: "\"refused\"",
+        doc: "Whether the smallest and the largest value of a column may be told; each is the value of one person.",
+    },
+    Setting {
+        section: "disclosure",
+        key: "per_site",
+        takes: Takes::Choice(&["refused", "allowed"]),
+        default: "\"allowed\"",
+        doc: "Whether a statistic of this node alone may be told, as where sums are not hidden.",
+    },
+    Setting {
         section: "datasets",
         key: "row_counts",
         takes: Takes::Choice(&["exact", "rounded", "hidden"]),
@@ -271,6 +314,19 @@ pub struct AddressOverride {
     pub port: Option<u16>,
 }
 
+/// What statistics may say of few people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a permission of its own, with a key of its own")]
+pub struct DisclosureRules {
+    pub minimum_rows: u64,
+    pub minimum_events: u64,
+    /// Whether small counts may be added to a hidden sum.
+    pub small_inside_sum: bool,
+    pub exact_times: bool,
+    pub minmax: bool,
+    pub per_site: bool,
+}
+
 /// A proxy from the file, or from `HTTPS_PROXY` and `NO_PROXY`. The URL may hold a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProxySettings {
@@ -290,6 +346,7 @@ pub struct NodeConfig {
     /// `None`: all that are enrolled.
     pub allowed_researchers: Option<BTreeSet<ResearcherId>>,
     pub secure: SecureRules,
+    pub disclosure: DisclosureRules,
     pub negotiation: NegotiationSettings,
     /// The file of another modulus for Joye-Libert than the default.
     pub joye_libert_modulus: Option<PathBuf>,
@@ -388,6 +445,18 @@ pub fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 
+fn disclosure_rules(layers: &Config) -> DisclosureRules {
+    let is = |key: &str, word: &str| layers.text("disclosure", key) == word;
+    DisclosureRules {
+        minimum_rows: layers.number("disclosure", "minimum_rows"),
+        minimum_events: layers.number("disclosure", "minimum_events"),
+        small_inside_sum: is("small_cells", "inside_sum"),
+        exact_times: is("time_resolution", "exact"),
+        minmax: is("minmax", "allowed"),
+        per_site: is("per_site", "allowed"),
+    }
+}
+
 impl NodeConfig {
     /// Layers environment over file over defaults and reads the values.
     pub fn load(file: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, NodeConfigError> {
@@ -416,6 +485,7 @@ impl NodeConfig {
             allowed_plan_kinds: kinds.iter().map(|word| plan_kind(word)).collect::<Result<_, _>>()?,
             allowed_researchers: (!researchers.is_empty()).then_some(researchers),
             secure: secure_rules(&layers),
+            disclosure: disclosure_rules(&layers),
             negotiation: NegotiationSettings {
                 host: layers.text("negotiation", "host").to_owned(),
                 port: layers.number("negotiation", "port"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use data::{Comparison, DataError, Depth, Description, DescriptionError, Parameters, Place, RawDescription, face, scan};
+use data::{Comparison, DataError, Depth, Description, DescriptionError, Place, RawDescription, face, scan};
 use protocol::tags::TagsError;
 use protocol::{DataType, DatasetId, Tags};
 use serde_json::{Value, json};
@@ -78,10 +78,14 @@ impl NewDataset {
 
 /// The type's own parameters, as in a dataset file.
 fn parameters_of(description: &Description) -> Value {
-    match &description.parameters {
-        Parameters::Csv(parameters) => json!(parameters),
-        Parameters::Mnist => Value::Null,
+    let mut parameters = json!(description.parameters);
+    if let Value::Object(keys) = &mut parameters {
+        keys.remove("data_type");
+        if keys.is_empty() {
+            return Value::Null;
+        }
     }
+    parameters
 }
 
 /// What its owner sees.

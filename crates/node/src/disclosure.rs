@@ -11,7 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use analytics::analysis::{Cell, CellKind};
 use analytics::moments::COUNTS;
+use analytics::survey;
 use protocol::{
     BlobRef, Plan, Purpose, Refusal, RefusalCode, Report, ResearcherId, Rounding, Scalars, SecureMessage, Task, TaskId,
     VectorSpec, Work, layout_byte_len,
@@ -19,6 +21,8 @@ use protocol::{
 use serde_json::json;
 use transport::blob::ChunkDigests;
 
+use crate::cohort::Cohort;
+use crate::config::DisclosureRules;
 use crate::handle::NodeHandle;
 use crate::participant::Held;
 use crate::policy::{Permit, Policy, work_name};
@@ -61,6 +65,10 @@ pub(crate) struct Outcome {
     pub report: Report,
     /// The numbers of rows that the values were computed on, where they differ: each column's, each round's.
     pub samples: Vec<u64>,
+    /// Counts in a question's pass that say something about few people if they are small.
+    pub cells: Vec<Cell>,
+    /// Which rows a question is about.
+    pub cohort: Option<Cohort>,
 }
 
 /// A contribution that may leave: it is on disk, whole, and has passed the gate.
@@ -176,6 +184,79 @@ fn check_rows(policy: &Policy, outcome: &Outcome) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a question's counts are none, or as large as the hospital wants: each of its own where the researcher sees it; where it sees
+/// the sum, this node's rows, for the sum's own counts are held to the question's minimum.
+fn check_cells(policy: &Policy, task: &Task, outcome: &Outcome) -> Result<(), Refusal> {
+    let rules = policy.disclosure();
+    if !matches!(task.work, Work::Pass { .. }) {
+        return Ok(());
+    }
+    let rows = outcome.report.train_rows;
+    if task.masking.is_some() {
+        if rows == 0 || rows >= rules.minimum_rows {
+            return Ok(());
+        }
+        if rules.small_inside_sum {
+            return check_totals(rules, task);
+        }
+        let sentence = format!("fewer than the {} rows that the hospital tells of are asked about", rules.minimum_rows);
+        return Err(Refusal::new(RefusalCode::TooFewSamples, sentence));
+    }
+    for cell in &outcome.cells {
+        let (least, what) = match cell.kind {
+            CellKind::Rows => (rules.minimum_rows, "rows"),
+            CellKind::Events => (rules.minimum_events, "events"),
+        };
+        if cell.count > 0 && cell.count < least {
+            let sentence = format!("{} has fewer {what} than the {least} that the hospital tells of", cell.of);
+            return Err(Refusal::new(RefusalCode::TooFewSamples, sentence));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a question's rows are those of no earlier one but for a few, and writes them down: the difference of the answers would be
+/// that of the few.
+fn check_cohort(node: &NodeHandle, permit: &Permit, outcome: &Outcome) -> Result<(), Refusal> {
+    let (Some(cohort), Some(dataset)) = (&outcome.cohort, permit.dataset()) else { return Ok(()) };
+    let least = node.policy().disclosure().minimum_rows;
+    if least == 0 {
+        return Ok(());
+    }
+    let unreadable = |error: crate::store::StoreError| {
+        tracing::error!(%error, "the database failed");
+        Refusal::new(RefusalCode::Unavailable, "the node cannot read its database")
+    };
+    let files = &dataset.scan.fingerprint.files;
+    let version: Vec<u8> = files.iter().flat_map(|file| *file.digest.as_bytes()).collect();
+    let asked = (permit.researcher(), &dataset.id, version.as_slice());
+    let mut is_known = false;
+    for earlier in node.store().cohorts(asked).map_err(unreadable)? {
+        match cohort.difference(&Cohort::from_bytes(earlier)) {
+            Some(0) => is_known = true,
+            Some(rows) if rows < least => {
+                let sentence = format!(
+                    "the question is about almost the same rows as an earlier one: fewer than {least} are in one and not in the other"
+                );
+                return Err(Refusal::new(RefusalCode::DisclosureNotAllowed, sentence));
+            }
+            _ => {}
+        }
+    }
+    if is_known { Ok(()) } else { node.store().add_cohort(asked, cohort.as_bytes(), node.now()).map_err(unreadable) }
+}
+
+/// Whether the sum has as many rows as the hospital wants, where its own may be fewer. The survey counts them first; what comes
+/// after names its result.
+fn check_totals(rules: DisclosureRules, task: &Task) -> Result<(), Refusal> {
+    let Work::Pass { pass } = &task.work else { return Ok(()) };
+    let total = pass.get(survey::TOTAL).and_then(|total| total.first().copied());
+    if pass.step == survey::STEP || total.is_some_and(|total| total >= rules.minimum_rows as f64) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalCode::TooFewSamples, "the nodes together have fewer rows than the hospital tells of"))
+}
+
 /// Whether the outcome is what was asked for, no more and no less.
 fn check(layout: &[VectorSpec], outcome: &Outcome) -> Result<u64, Refusal> {
     let same_number = layout.len() == outcome.vectors.len();
@@ -204,12 +285,15 @@ fn check_dataset(node: &NodeHandle, permit: &Permit) -> Result<(), Refusal> {
 pub(crate) fn release(node: &NodeHandle, permit: Permit, outcome: &Outcome, masks: Option<&Masks>) -> Disclosure {
     let (researcher, task) = (permit.researcher().clone(), permit.task().clone());
     let checked = check_dataset(node, &permit);
-    let checked = checked.and_then(|()| check_rows(node.policy(), outcome)).and_then(|()| check(&task.layout, outcome));
+    let checked = checked.and_then(|()| check_rows(node.policy(), outcome));
+    let checked =
+        checked.and_then(|()| check_cells(node.policy(), &task, outcome)).and_then(|()| check(&task.layout, outcome));
     let checked = checked.and_then(|bytes| check_masks(&task, masks).map(|()| bytes));
     let checked = checked.and_then(|bytes| match masks {
         Some(masks) => masks.byte_len(&task.layout).ok_or_else(|| internal("the hidden contribution is too large")),
         None => Ok(bytes),
     });
+    let checked = checked.and_then(|bytes| check_cohort(node, &permit, outcome).map(|()| bytes));
     let bytes = checked.as_ref().ok().copied();
     let mut clipped = None;
     let disclosure = match checked {
@@ -405,6 +489,8 @@ mod tests {
             ],
             report: Report::default(),
             samples: vec![10],
+            cells: Vec::new(),
+            cohort: None,
         }
     }
 

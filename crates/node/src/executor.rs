@@ -1,6 +1,7 @@
 //! Computes what a permitted task asks for: opens the data, and hands it to a statistic or a training. Nothing leaves from here:
 //! the outcome goes to the disclosure gate.
 
+mod question;
 mod statistic;
 mod tables;
 mod training;
@@ -89,7 +90,10 @@ pub(crate) fn execute(
             let table = job.all_rows(columns, &dataset, tables)?;
             job.moments(&table)?
         }
-        (Plan::Statistic(_), Work::Train { .. } | Work::Validate) | (_, Work::Secure { .. }) => {
+        (Plan::Statistic(StatisticPlan::Question { question }), Work::Pass { pass }) => {
+            job.pass(question, pass, &dataset)?
+        }
+        _ => {
             return Err(WorkError::refused(RefusalCode::PlanInvalid, "the work does not belong to the plan"));
         }
     };

@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod answer;
+mod cohort;
 pub mod command;
 pub mod config;
 pub mod daemon;

@@ -2,15 +2,17 @@
 //!
 //! Only [`Policy::admit`] makes a [`Permit`], and the executor works only with one.
 
+mod question;
+
 use std::collections::BTreeSet;
 
 use protocol::{
-    Plan, PlanKind, Purpose, Refusal, RefusalCode, ResearcherId, SecureMessage, SecureStep, Task, VectorSpec, Width, Work,
-    layout_byte_len,
+    Plan, PlanKind, Purpose, Refusal, RefusalCode, ResearcherId, SecureMessage, SecureStep, StatisticPlan, Task, VectorSpec,
+    Width, Work, layout_byte_len,
 };
 use serde_json::json;
 
-use crate::config::{NegotiationRule, NodeConfig, SecureAggregation, SecureRules};
+use crate::config::{DisclosureRules, NegotiationRule, NodeConfig, SecureAggregation, SecureRules};
 use crate::handle::NodeHandle;
 use crate::ledger::Reservation;
 use crate::memory;
@@ -27,6 +29,7 @@ pub struct Policy {
     allowed_researchers: Option<BTreeSet<ResearcherId>>,
     minimum_samples: u64,
     secure: SecureRules,
+    disclosure: DisclosureRules,
     /// The most that one contribution or one model may take, in bytes.
     largest_bytes: u64,
     /// The most memory that a task may need, in bytes.
@@ -76,14 +79,23 @@ fn check_origin(node: &NodeHandle, enrolment: &Enrolment, task: &Task, signature
     Ok(())
 }
 
+/// Whether the work is a pass of the statistic.
+fn statistic_has(plan: &Plan, work: &Work) -> bool {
+    match plan {
+        Plan::Statistic(StatisticPlan::Moments { .. }) => matches!(work, Work::Sums | Work::SquaredDifferences { .. }),
+        Plan::Statistic(StatisticPlan::Question { .. }) => matches!(work, Work::Pass { .. }),
+        Plan::Training(_) => false,
+    }
+}
+
 /// Whether the work is one that the plan has.
 fn work_fits_plan(task: &Task) -> bool {
     let Plan::Training(plan) = &task.plan else {
-        return task.model.is_none() && matches!(task.work, Work::Sums | Work::SquaredDifferences { .. });
+        return task.model.is_none() && statistic_has(&task.plan, &task.work);
     };
     match task.work {
         // Refused before: see `check_exchange`.
-        Work::Secure { .. } => false,
+        Work::Secure { .. } | Work::Pass { .. } => false,
         Work::Sums | Work::SquaredDifferences { .. } => {
             (plan.standardise() || task.masking.is_some()) && task.model.is_none()
         }
@@ -116,6 +128,7 @@ impl Policy {
             allowed_researchers: config.allowed_researchers.clone(),
             minimum_samples: config.minimum_samples,
             secure: config.secure,
+            disclosure: config.disclosure,
             largest_bytes: config.storage.quota_bytes,
             memory_bytes: memory::limit(config.memory_bytes),
         }
@@ -159,6 +172,11 @@ impl Policy {
     /// Whether the node registers a dataset of so many rows, or trains on so many.
     pub fn has_enough_rows(&self, rows: u64) -> bool {
         rows >= self.minimum_samples
+    }
+
+    /// What statistics may say of few people.
+    pub fn disclosure(&self) -> DisclosureRules {
+        self.disclosure
     }
 
     /// The least number of rows that the hospital allows computing on.
@@ -240,6 +258,9 @@ impl Policy {
         if !work_fits_plan(task) {
             return refuse(RefusalCode::PlanInvalid, "the work does not belong to the plan");
         }
+        if let Plan::Statistic(StatisticPlan::Question { question }) = &task.plan {
+            question::check(self.disclosure, question, task.masking.is_some())?;
+        }
         let model_bytes = task.model.map_or(0, |model| model.bytes);
         if !self.allows_bytes(model_bytes) || layout_byte_len(&task.layout).is_none_or(|bytes| !self.allows_bytes(bytes)) {
             return refuse(RefusalCode::TooLarge, "the model or the contribution exceeds what the hospital allows");
@@ -264,6 +285,7 @@ pub(crate) fn work_name(work: &Work) -> &'static str {
     match work {
         Work::Sums => "sums",
         Work::SquaredDifferences { .. } => "squared_differences",
+        Work::Pass { .. } => "pass",
         Work::Train { .. } => "train",
         Work::Validate => "validate",
         Work::Secure { step, .. } => step.name(),

@@ -3,6 +3,7 @@
 //! Verbs that promise something to the other side commit durably before they return; verbs whose loss a restart repairs
 //! (a settlement is said again) do not wait for the disk.
 
+pub(crate) mod cohorts;
 mod datasets;
 mod enrolments;
 mod journal;
@@ -79,6 +80,13 @@ CREATE INDEX own_result_by_experiment ON own_result (experiment, created);
     // Whether the researcher has said that the keys are not needed any more.
     "
 ALTER TABLE secure_state ADD COLUMN is_over INTEGER NOT NULL DEFAULT 0;
+",
+    // Questions of statistics: which rows each was about.
+    "
+CREATE TABLE cohort (
+    researcher TEXT NOT NULL, dataset TEXT NOT NULL, version BLOB NOT NULL, rows BLOB NOT NULL, asked INTEGER NOT NULL
+) STRICT;
+CREATE INDEX cohort_by_data ON cohort (researcher, dataset, version);
 ",
 ];
 

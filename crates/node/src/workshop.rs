@@ -71,7 +71,7 @@ impl Workshop {
     pub async fn turn(&self, work: &Work) -> Turn {
         let lane = match work {
             Work::Train { .. } | Work::Validate => &self.trainings,
-            Work::Sums | Work::SquaredDifferences { .. } => &self.statistics,
+            Work::Sums | Work::SquaredDifferences { .. } | Work::Pass { .. } => &self.statistics,
             Work::Secure { .. } => &self.exchanges,
         };
         // A lane is never closed.

@@ -1,8 +1,11 @@
 //! A dataset's public face: what the other side may see of it. No path, no value.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::DatasetId;
+use crate::statistic::Level;
 use crate::tags::Tags;
 
 /// The kinds of dataset, named as in Fed-BioMed's dataset files.
@@ -11,8 +14,23 @@ use crate::tags::Tags;
 pub enum DataType {
     /// A CSV or TSV file with a header line.
     Csv,
+    /// A Parquet file with flat columns.
+    Parquet,
     /// The MNIST images in their IDX files.
     Default,
+    /// A folder of PNG or JPEG pictures for each class, as MedNIST.
+    #[serde(alias = "mednist")]
+    Images,
+    /// Folders of subjects with NIfTI volumes, and their demographics.
+    MedicalFolder,
+    /// DICOM series, a folder for each.
+    Dicom,
+    /// FHIR resources of a bulk export, a JSON document on each line.
+    Fhir,
+    /// A cohort of a folder of OMOP CDM tables.
+    Omop,
+    /// A table, a view, a query or an OMOP cohort of a PostgreSQL database.
+    Postgres,
 }
 
 /// What a column holds.
@@ -67,7 +85,7 @@ impl RowCount {
 }
 
 /// What a node tells researchers about a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetFace {
     pub id: DatasetId,
@@ -77,6 +95,9 @@ pub struct DatasetFace {
     pub description: String,
     pub rows: RowCount,
     pub columns: Vec<ColumnFace>,
+    /// The different values of columns that have few, as the hospital shows them; by name of the column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<String, Vec<Level>>,
 }
 
 #[cfg(test)]

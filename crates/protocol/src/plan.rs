@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::{ModelSpec, Precision};
+use crate::statistic::Question;
 
 /// Why a plan is refused. Each names the key, what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -18,7 +19,7 @@ pub enum PlanError {
     NoAmount,
 }
 
-fn value(key: &'static str, expected: &'static str, found: impl std::fmt::Display) -> PlanError {
+pub(crate) fn value(key: &'static str, expected: &'static str, found: impl std::fmt::Display) -> PlanError {
     PlanError::Value { key, expected, found: format!("{found}") }
 }
 
@@ -54,7 +55,7 @@ impl Plan {
             Self::Training(plan) => {
                 plan.features().iter().map(String::as_str).chain([plan.target()]).chain(plan.split_column()).collect()
             }
-            Self::Statistic(StatisticPlan::Moments { columns }) => columns.iter().map(String::as_str).collect(),
+            Self::Statistic(plan) => plan.columns(),
         }
     }
 }
@@ -67,7 +68,10 @@ pub const MAX_FEATURES: usize = 20_000;
 pub const MAX_COLUMN_NAME_CHARS: usize = 256;
 
 /// Fails unless the names are different, and each is one that a plan may use.
-fn check_columns<'names>(key: &'static str, names: impl IntoIterator<Item = &'names str>) -> Result<(), PlanError> {
+pub(crate) fn check_columns<'names>(
+    key: &'static str,
+    names: impl IntoIterator<Item = &'names str>,
+) -> Result<(), PlanError> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         check_name(key, name)?;
@@ -78,7 +82,7 @@ fn check_columns<'names>(key: &'static str, names: impl IntoIterator<Item = &'na
     Ok(())
 }
 
-fn check_name(key: &'static str, name: &str) -> Result<(), PlanError> {
+pub(crate) fn check_name(key: &'static str, name: &str) -> Result<(), PlanError> {
     let expected = "a column name of 1 to 256 characters";
     match name.chars().take(MAX_COLUMN_NAME_CHARS + 1).count() {
         0 => Err(value(key, expected, "an empty text")),
@@ -88,11 +92,13 @@ fn check_name(key: &'static str, name: &str) -> Result<(), PlanError> {
 }
 
 /// A federated statistic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "statistic", try_from = "RawStatisticPlan")]
 pub enum StatisticPlan {
-    /// Count, mean and variance of numeric columns, by two passes.
+    /// Count, mean and variance of numeric columns, by two passes; with it training plans are standardised.
     Moments { columns: Vec<String> },
+    /// Any other statistic.
+    Question { question: Box<Question> },
 }
 
 impl StatisticPlan {
@@ -104,6 +110,22 @@ impl StatisticPlan {
         check_columns("columns", columns.iter().map(String::as_str))?;
         Ok(Self::Moments { columns })
     }
+
+    /// The columns that are read, each once.
+    pub fn columns(&self) -> Vec<&str> {
+        match self {
+            Self::Moments { columns } => columns.iter().map(String::as_str).collect(),
+            Self::Question { question } => question.columns(),
+        }
+    }
+
+    /// The name of the statistic.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Moments { .. } => "moments",
+            Self::Question { question } => question.statistic.name(),
+        }
+    }
 }
 
 /// The parts of a [`StatisticPlan`], not yet checked.
@@ -111,14 +133,17 @@ impl StatisticPlan {
 #[serde(rename_all = "snake_case", tag = "statistic", deny_unknown_fields)]
 enum RawStatisticPlan {
     Moments { columns: Vec<String> },
+    Question { question: Box<Question> },
 }
 
 impl TryFrom<RawStatisticPlan> for StatisticPlan {
     type Error = PlanError;
 
     fn try_from(raw: RawStatisticPlan) -> Result<Self, PlanError> {
-        let RawStatisticPlan::Moments { columns } = raw;
-        Self::moments(columns)
+        match raw {
+            RawStatisticPlan::Moments { columns } => Self::moments(columns),
+            RawStatisticPlan::Question { question } => Ok(Self::Question { question }),
+        }
     }
 }
 

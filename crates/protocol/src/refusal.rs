@@ -24,6 +24,7 @@ pub enum RefusalCode {
     TooLarge,
     PlanKindNotAllowed,
     PlanInvalid,
+    DisclosureNotAllowed,
     TooFewSamples,
     DatasetUnknown,
     DatasetChanged,

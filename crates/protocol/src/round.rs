@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::contribution::VectorSpec;
 use crate::hash::Digest;
 use crate::ids::{DatasetId, ExperimentId, NodeId, TaskId};
+use crate::pass::Pass;
 use crate::plan::Plan;
 use crate::secure::{Masking, SecureMessage, SecureStep};
 
@@ -38,6 +39,8 @@ pub enum Work {
     Sums,
     /// Sums of squared differences from the given means, over training rows.
     SquaredDifferences { means: Vec<f64> },
+    /// One pass of a statistic that is asked as a question.
+    Pass { pass: Pass },
     /// Train from the task's model in training round `training_round` (from 1), validating it first if the plan says so.
     Train { training_round: u32 },
     /// Measure the task's model on held-out rows, without training.

@@ -8,12 +8,13 @@
 //!
 //! Rows of lists serialise with the names of the table's columns as keys.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use component::parties::Registration;
 use protocol::{
-    ColumnFace, DataType, DatasetFace, DatasetId, ExperimentId, ExperimentSpec, Measured, NodeId, RefusalCode, ResearcherId,
-    Scheme, SecureStep, Tags, TaskId, Timestamp,
+    ColumnFace, DataType, DatasetFace, DatasetId, ExperimentId, ExperimentSpec, Level, Measured, NodeId, RefusalCode,
+    ResearcherId, Scheme, SecureStep, Tags, TaskId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -224,6 +225,9 @@ pub struct DatasetRow {
     /// As the hospital shows it: exact, rounded to two digits, or absent.
     pub rows: Option<u64>,
     pub columns: Vec<ColumnFace>,
+    /// The different values of columns that have few, as the hospital shows them.
+    #[serde(default)]
+    pub levels: BTreeMap<String, Vec<Level>>,
 }
 
 impl DatasetRow {
@@ -239,6 +243,7 @@ impl DatasetRow {
             description: face.description,
             rows: face.rows.shown(),
             columns: face.columns,
+            levels: face.levels,
         }
     }
 }
@@ -308,6 +313,8 @@ pub enum RoundKind {
     Sums,
     /// Second pass.
     SquaredDifferences,
+    /// A pass of another statistic.
+    Pass,
     Training,
     Validation,
 }
@@ -319,6 +326,7 @@ impl RoundKind {
             Self::Selection => "selection",
             Self::Sums => "sums",
             Self::SquaredDifferences => "squared differences",
+            Self::Pass => "pass",
             Self::Training => "training",
             Self::Validation => "validation",
         }
@@ -531,4 +539,26 @@ pub struct Ended {
     pub metrics: Vec<Pooled>,
     /// The result of a statistic; empty for training.
     pub moments: Vec<ColumnMoments>,
+    /// What a question came to, in the words of its statistic.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The name of the statistic.
+    pub statistic: String,
+    /// Its numbers, over all sites that were used.
+    pub numbers: serde_json::Value,
+    /// The names of the nodes whose rows are in it.
+    pub sites_used: Vec<String>,
+    pub sites_left_out: Vec<SiteLeftOut>,
+}
+
+/// A node that was asked and whose rows are not in an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteLeftOut {
+    pub site: String,
+    pub reason: String,
 }

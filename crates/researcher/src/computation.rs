@@ -1,6 +1,8 @@
 //! The one place where the researcher tells plans apart: what nodes are asked for, and what the sums of their answers mean.
 
+use analytics::analysis::AnalysisError;
 use analytics::moments::{self, MomentsError};
+use analytics::question::asked;
 use learning::{ParameterError, Standardisation, StandardisationError, ValidationSums};
 use protocol::{
     Measured, Metric, Plan, Purpose, StatisticPlan, Tensors, TrainingPlan, ValidatedOn, Vector, VectorSpec, Work,
@@ -16,6 +18,8 @@ pub(crate) enum ComputationError {
     NotTraining,
     #[error("column {0:?} has no values at any node")]
     NoValues(String),
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
     #[error(transparent)]
     Moments(#[from] MomentsError),
     #[error(transparent)]
@@ -39,20 +43,25 @@ pub(crate) struct Measures {
     pub(crate) remarks: Vec<String>,
 }
 
-fn columns(plan: &Plan) -> &[String] {
+/// The columns whose moments the plan takes.
+fn moments_columns(plan: &Plan) -> &[String] {
     match plan {
         Plan::Training(plan) => plan.features(),
         Plan::Statistic(StatisticPlan::Moments { columns }) => columns,
+        Plan::Statistic(StatisticPlan::Question { .. }) => &[],
     }
 }
 
 /// What a contribution to this work consists of. `rows` is about how many training rows there are over all nodes.
 pub(crate) fn layout(plan: &Plan, work: &Work, rows: Option<u64>) -> Result<Vec<VectorSpec>, ComputationError> {
     match (work, plan) {
-        (Work::Sums | Work::SquaredDifferences { .. }, _) => Ok(moments::layout(work, columns(plan).len())?),
+        (Work::Sums | Work::SquaredDifferences { .. }, _) => Ok(moments::layout(work, moments_columns(plan).len())?),
+        (Work::Pass { pass }, Plan::Statistic(StatisticPlan::Question { question })) => {
+            Ok(asked(&question.statistic).layout(pass)?)
+        }
         (Work::Train { .. }, Plan::Training(plan)) => Ok(learning::training_layout(plan, plan.features().len(), rows)?),
         (Work::Validate, Plan::Training(plan)) => Ok(learning::validation_layout(plan)),
-        (Work::Train { .. } | Work::Validate, Plan::Statistic(_)) | (Work::Secure { .. }, _) => {
+        (Work::Train { .. } | Work::Validate, Plan::Statistic(_)) | (Work::Secure { .. } | Work::Pass { .. }, _) => {
             Err(ComputationError::NotTraining)
         }
     }
@@ -76,7 +85,7 @@ pub(crate) fn step(plan: &Plan, work: &Work, sums: &[Vector]) -> Result<Step, Co
         };
         Ok(ColumnMoments { column: name.clone(), count: column.count, mean, variance: column.variance(), deviation })
     };
-    Ok(Step::Done(columns(plan).iter().zip(&moments.columns).map(named).collect::<Result<_, _>>()?))
+    Ok(Step::Done(moments_columns(plan).iter().zip(&moments.columns).map(named).collect::<Result<_, _>>()?))
 }
 
 /// How many values the fullest column of a pass has, over all nodes.

@@ -14,6 +14,7 @@
 //! A round is a row of phases: one, the contribution, where sums are plain; where they are hidden from the researcher also the
 //! exchanges around it, which are tasks like any other (`phases`). What they are about is kept in `secure`.
 
+mod asked;
 mod kept;
 mod negotiation;
 mod phases;
@@ -38,7 +39,8 @@ use secagg::joye_libert::Group;
 use serde::{Deserialize, Serialize};
 use transport::identity::Fingerprint;
 
-use crate::command::{ColumnMoments, Pooled, RoundRecord};
+use crate::command::{Answer, ColumnMoments, Pooled, RoundRecord};
+use asked::Asked;
 pub use kept::{KeptAnswer, SecureChange};
 pub use negotiation::Negotiation;
 pub use record::Live;
@@ -257,6 +259,9 @@ pub struct Experiment {
     /// The next pass of the statistic or of standardisation.
     next_pass: Option<Work>,
     moments: Option<Vec<ColumnMoments>>,
+    /// What a question has learnt so far.
+    #[serde(default)]
+    asked: Asked,
     model: Option<BlobRef>,
     scales: Scales,
     /// The last metrics over all nodes.
@@ -291,6 +296,7 @@ impl Experiment {
             repetitions: 0,
             next_pass: None,
             moments: None,
+            asked: Asked::default(),
             model: None,
             scales: Scales::new(),
             metrics: Vec::new(),
@@ -360,6 +366,11 @@ impl Experiment {
     /// The finished statistic, also the one that standardises.
     pub fn moments(&self) -> Option<&[ColumnMoments]> {
         self.moments.as_deref()
+    }
+
+    /// What a question came to.
+    pub fn answer(&self) -> Option<Answer> {
+        asked::answer(self)
     }
 
     /// The open round, whether nodes work or their contributions are being summed.

@@ -20,6 +20,7 @@ mod follower;
 mod jobs;
 pub mod negotiation;
 mod port;
+pub mod question;
 mod rejections;
 mod researcher;
 mod results;

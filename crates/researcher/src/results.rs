@@ -205,6 +205,7 @@ pub(crate) fn without_files(files: &Files, experiment: &Experiment) -> Ended {
         tensorboard: None,
         metrics: experiment.metrics().to_vec(),
         moments: experiment.moments().filter(|_| is_statistic).unwrap_or_default().to_vec(),
+        answer: experiment.answer(),
     }
 }
 

@@ -48,6 +48,7 @@ fn main() {
     tensors();
     identities();
     files();
+    questions();
     commands();
 }
 
@@ -98,6 +99,7 @@ fn face() -> DatasetFace {
         description: "303 patients".to_owned(),
         rows: RowCount::rounded(303),
         columns: vec![ColumnFace { name: "age".to_owned(), kind: ColumnKind::Integer }],
+        levels: std::collections::BTreeMap::new(),
     }
 }
 
@@ -312,6 +314,22 @@ fn files() {
     let log = fs::read(&path).expect("the log was written");
     write("audit_log", "whole", &log);
     write("audit_log", "torn", &log[..log.len() - 9]);
+}
+
+fn questions() {
+    for (name, text) in [
+        ("cohort", "age > 50 and (sex = 1 or not \"chest pain\" in ('typical', 'it''s other')) and thal is not missing"),
+        ("value", "-log(chol) * 2.5e-1 - pow(abs(age), -2) / (1 - x) + floor(sqrt(exp(y)))"),
+        ("comparisons", "a = 1 or a != -2 or a < .5 or a <= 3 or a > b or a >= 9223372036854775807 or a in (1, 2)"),
+    ] {
+        write("expression", name, text);
+    }
+    for (name, text) in [
+        ("linear", "log(chol) ~ age * sex + C(cp, ref=1):I(thalach / age > 2) + offset(log(days)) - 1"),
+        ("survival", "Surv(time, status = 2) ~ age + C(\"the grade\", ref='II')"),
+    ] {
+        write("formula", name, text);
+    }
 }
 
 fn commands() {

@@ -10,6 +10,7 @@ pub mod csv;
 pub mod dataset_description;
 pub mod documents;
 pub mod experiment_file;
+pub mod expression;
 pub mod idx;
 pub mod model;
 pub mod secagg_ciphertexts;
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 pub type Check = fn(&[u8]);
 
 /// Every check of this crate, by the name of its fuzz target and its corpus.
-pub const CHECKS: [(&str, Check); 16] = [
+pub const CHECKS: [(&str, Check); 18] = [
     ("audit_log", audit_log::check),
     ("certificates", certificates::check),
     ("configuration", configuration::check),
@@ -37,6 +38,8 @@ pub const CHECKS: [(&str, Check); 16] = [
     ("dataset_description", dataset_description::check),
     ("documents", documents::check),
     ("experiment_file", experiment_file::check),
+    ("expression", expression::check),
+    ("formula", expression::check_formula),
     ("idx", idx::check),
     ("model", model::check),
     ("secagg_ciphertexts", secagg_ciphertexts::check),

@@ -51,7 +51,7 @@ const IMPURE: [&str; 15] = [
 ];
 
 /// Other people's crates that only these crates of ours name.
-const ONLY_IN: [(&str, &[&str]); 11] = [
+const ONLY_IN: [(&str, &[&str]); 12] = [
     ("aws-lc-rs", &["transport"]),
     ("hyper", &["transport"]),
     ("hyper-util", &["transport"]),
@@ -62,8 +62,10 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
     ("tokio-rustls", &["transport"]),
     ("tonic", &["transport"]),
     ("x509-parser", &["transport"]),
-    // The tests of `fedbiomed` look into a node's store.
-    ("rusqlite", &["component", "fedbiomed", "node", "researcher"]),
+    // `data` puts the tables of an OMOP folder together in a database that lives as long as a reading; the tests of `fedbiomed` look
+    // into a node's store.
+    ("rusqlite", &["component", "data", "fedbiomed", "node", "researcher"]),
+    ("postgres-protocol", &["data"]),
     ("clap", &["fedbiomed"]),
 ];
 

@@ -10,6 +10,7 @@ use protocol::ColumnKind;
 
 use super::cell::{Number, integer, real};
 use super::delimiter::Delimiter;
+use super::marks::Mark;
 use super::problem::{CsvError, ProblemKind, shown};
 use super::record::{Record, Records};
 use super::scan::header;
@@ -92,10 +93,27 @@ impl<R: Read> Batches<R> {
         if !names.iter().eq(expected) || positions.iter().any(|position| *position >= names.len()) {
             return Ok(None);
         }
+        Ok(Some(Self::of_records(records, names, schema, positions)))
+    }
+
+    /// Reads on at a mark, where `input` begins.
+    pub(super) fn resumed(
+        input: R,
+        delimiter: Delimiter,
+        mark: Mark,
+        schema: &Schema,
+        positions: &[usize],
+    ) -> Result<Self, CsvError> {
+        let names = schema.columns().iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        let records = Records::resumed(input, delimiter, mark.line).map_err(|error| error.stop(&names))?;
+        Ok(Self::of_records(records, names, schema, positions))
+    }
+
+    fn of_records(records: Records<R>, names: Vec<String>, schema: &Schema, positions: &[usize]) -> Self {
         let rows_per_batch = rows_per_batch(positions.len());
         let builder = |at: &usize| (*at, Builder::new(schema.columns()[*at].kind, rows_per_batch));
         let columns = positions.iter().map(builder).collect();
-        Ok(Some(Self { records, arrow: schema.arrow(positions), names, columns, rows_per_batch, ended: false }))
+        Self { records, arrow: schema.arrow(positions), names, columns, rows_per_batch, ended: false }
     }
 
     fn read_batch(&mut self) -> Result<Option<RecordBatch>, CsvError> {

@@ -108,6 +108,8 @@ pub(super) struct Records<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The place of `buffer[0]` in the whole input, in bytes.
+    offset: u64,
     input_ended: bool,
     /// The number of the line that begins at `start`.
     line: u64,
@@ -149,19 +151,26 @@ enum At {
 impl<R: Read> Records<R> {
     /// Reads with a given delimiter.
     pub(super) fn with_delimiter(input: R, delimiter: Delimiter) -> Result<Self, RecordError> {
+        let mut records = Self::resumed(input, delimiter, 1)?;
+        records.check_beginning()?;
+        Ok(records)
+    }
+
+    /// Reads on where a record begins, on this line.
+    pub(super) fn resumed(input: R, delimiter: Delimiter, line: u64) -> Result<Self, RecordError> {
         let mut records = Self {
             input,
             delimiter,
             buffer: Vec::new(),
             start: 0,
             end: 0,
+            offset: 0,
             input_ended: false,
-            line: 1,
+            line,
             ends: Vec::new(),
             scratch: Vec::new(),
         };
         records.fill()?;
-        records.check_beginning()?;
         Ok(records)
     }
 
@@ -178,6 +187,11 @@ impl<R: Read> Records<R> {
 
     pub(super) fn delimiter(&self) -> Delimiter {
         self.delimiter
+    }
+
+    /// Where the next record begins: the bytes before it, and its line.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.offset + self.start as u64, self.line)
     }
 
     /// Drops a byte order mark, and refuses what is plainly no UTF-8 text.
@@ -206,6 +220,7 @@ impl<R: Read> Records<R> {
         } else {
             self.buffer.copy_within(self.start..self.end, 0);
         }
+        self.offset += self.start as u64;
         (self.start, self.end) = (0, unread);
         while self.end < wanted && !self.input_ended {
             match self.input.read(&mut self.buffer[self.end..wanted]) {

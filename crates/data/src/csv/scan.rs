@@ -7,8 +7,11 @@ use protocol::{ColumnFace, ColumnKind};
 
 use super::cell::Cell;
 use super::delimiter::Delimiter;
+use super::distinct::DistinctCells;
+use super::marks::{Mark, Marks};
 use super::problem::{CsvError, MAX_PROBLEMS, Problem, ProblemKind, shown};
 use super::record::{Record, Records};
+use crate::levels::LevelCount;
 use crate::schema::Schema;
 use crate::{MAX_COLUMNS, nearest};
 
@@ -24,13 +27,17 @@ pub struct ScanOptions {
 }
 
 /// What a pass learned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CsvScan {
     pub delimiter: Delimiter,
     pub schema: Schema,
     pub rows: u64,
     /// Missing cells of each column.
     pub missing: Vec<u64>,
+    /// The values of columns that have few.
+    pub levels: BTreeMap<String, Vec<LevelCount>>,
+    /// Where the file can be read in parts.
+    pub marks: Vec<Mark>,
 }
 
 /// The first cell of a kind in a column.
@@ -51,6 +58,7 @@ impl First {
 /// What was counted in one column.
 #[derive(Debug, Clone, Default)]
 struct Column {
+    cells: DistinctCells,
     blanks: u64,
     words: u64,
     integers: u64,
@@ -62,6 +70,7 @@ struct Column {
 
 impl Column {
     fn count(&mut self, line: u64, cell: &[u8]) {
+        self.cells.count(cell);
         match Cell::of(cell) {
             Cell::Blank => self.blanks += 1,
             Cell::MissingWord => self.words += 1,
@@ -163,8 +172,9 @@ pub fn scan(input: impl Read, options: &ScanOptions) -> Result<CsvScan, CsvError
     };
     let mut problems = undeclared(&names, options);
     let mut columns = vec![Column::default(); names.len()];
-    let mut rows = 0;
+    let (mut rows, mut marks) = (0, Marks::default());
     while problems.len() < MAX_PROBLEMS {
+        marks.pass(records.place(), rows);
         match records.next() {
             Ok(None) => break,
             Ok(Some(record)) if record.len() == names.len() => {
@@ -187,7 +197,15 @@ pub fn scan(input: impl Read, options: &ScanOptions) -> Result<CsvScan, CsvError
     if rows == 0 && problems.is_empty() {
         problems.push(Problem { line: None, column: None, kind: ProblemKind::HeaderOnly });
     }
-    conclude(names, &columns, problems, options).map(|(schema, missing)| CsvScan { delimiter, schema, rows, missing })
+    let (schema, missing) = conclude(names, &columns, problems, options)?;
+    let levels = levels(&schema, columns);
+    Ok(CsvScan { delimiter, schema, rows, missing, levels, marks: marks.finish(rows) })
+}
+
+/// The values of the columns that have few.
+fn levels(schema: &Schema, columns: Vec<Column>) -> BTreeMap<String, Vec<LevelCount>> {
+    let all = schema.columns().iter().zip(columns);
+    all.filter_map(|(face, column)| Some((face.name.clone(), column.cells.finish(face.kind)?))).collect()
 }
 
 /// The declared columns that do not exist.

@@ -70,7 +70,8 @@ fn a_scan_reads_back_as_it_was_stored_and_is_written_the_same_each_time() {
         stored,
         format!(
             "{{\"layout\":{{\"format\":\"csv\",\"delimiter\":\";\"}},\"schema\":[{{\"name\":\"a\",\"kind\":\"integer\"}},\
-             {{\"name\":\"b\",\"kind\":\"text\"}}],\"rows\":2,\"missing\":[0,1],\"fingerprint\":[{{\"stamp\":{{\"bytes\":11,\
+             {{\"name\":\"b\",\"kind\":\"text\"}}],\"rows\":2,\"missing\":[0,1],\"levels\":{{\"a\":[{{\"level\":1.0,\"rows\":1}},\
+             {{\"level\":2.0,\"rows\":1}}],\"b\":[{{\"level\":\"x\",\"rows\":1}}]}},\"fingerprint\":[{{\"stamp\":{{\"bytes\":11,\
              \"modified_ns\":2000000000000000000,\"inode\":{inode}}},\"digest\":\"{digest}\"}}]}}"
         )
     );

@@ -3,9 +3,20 @@
 
 mod csv_scan;
 mod datasets;
+mod dicom;
+mod fhir;
 mod fingerprint;
+mod images;
+mod loading;
+mod medical_folder;
 mod mnist;
+mod nifti;
+mod omop;
+mod parquet;
+mod parts;
+mod postgres;
 mod refusal;
+mod snapshot;
 mod table;
 
 use std::fs;

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{ExperimentCommand, Format, InvitationCommand, ResearcherArgs, ResearcherCommand};
 use crate::commands::shared::{done, unexpected};
-use crate::commands::{certificate, daemon, shared};
+use crate::commands::{certificate, daemon, shared, stats};
 use crate::error::{Failure, Outcome};
 use crate::live::Live;
 use crate::output::{note, print, print_record, print_rows};
@@ -74,6 +74,7 @@ pub(crate) async fn run(args: ResearcherArgs) -> Outcome {
                 .await
                 .map(drop)
         }
+        ResearcherCommand::Stats(command) => stats::run(&folder, command).await,
         ResearcherCommand::Experiments(command) => experiments(&folder, command).await,
         ResearcherCommand::Audit(command) => shared::audit(&folder, &command),
         ResearcherCommand::Config(crate::cli::ConfigCommand::Show(Format { json })) => {
@@ -131,7 +132,7 @@ async fn datasets(folder: &ComponentFolder, tags: Option<Vec<String>>, format: F
     let search = Request::Datasets { tags: tags.clone() };
     let Reply::Datasets { datasets, silent } = ask(folder, search).await? else { return unexpected() };
     let when_empty = if datasets.is_empty() { why_none(folder, tags).await? } else { String::new() };
-    print_rows(&datasets, format.json, &["columns", "node_id"], &when_empty);
+    print_rows(&datasets, format.json, &["columns", "levels", "node_id"], &when_empty);
     for name in silent {
         note(format!("{name} is connected but did not answer in time"));
     }

@@ -11,5 +11,6 @@ mod masks;
 mod refusals;
 mod secagg;
 mod sockets;
+mod stats;
 mod tutorial;
 mod world;

@@ -1,10 +1,16 @@
 //! What a node says besides contributions: how far a task is, which datasets it has.
 
-use data::face;
-use protocol::{DatasetFace, NodeMessage, Progress, RequestId, RowCount, TaskId};
+use std::collections::BTreeMap;
+
+use data::{LevelCount, face};
+use protocol::{DatasetFace, Level, NodeMessage, Progress, RequestId, RowCount, TaskId};
 
 use crate::config::RowCounts;
 use crate::store::Dataset;
+
+/// The most levels of a column that is shown as a category, and the fewest rows for each.
+const MOST_LEVELS: usize = 32;
+const LEAST_ROWS_PER_LEVEL: u64 = 4;
 
 /// A message that may leave.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,13 +33,27 @@ pub(crate) fn faces<'a>(
     request: RequestId,
     found: impl Iterator<Item = &'a Dataset>,
     row_counts: RowCounts,
+    least: u64,
 ) -> ClearedMessage {
-    let datasets = found.map(|dataset| public_face(dataset, row_counts)).collect();
+    let datasets = found.map(|dataset| public_face(dataset, row_counts, least)).collect();
     ClearedMessage(NodeMessage::Found { request, datasets })
 }
 
+/// The levels of columns that categories are made of, which at least so many rows have. A column with nearly as many values as rows
+/// names people, as an id does.
+fn levels(dataset: &Dataset, least: u64) -> BTreeMap<String, Vec<Level>> {
+    let is_category = |levels: &Vec<LevelCount>| {
+        levels.len() <= MOST_LEVELS && dataset.scan.rows >= LEAST_ROWS_PER_LEVEL * levels.len() as u64
+    };
+    let shown = |levels: &Vec<LevelCount>| {
+        levels.iter().filter(|counted| counted.rows >= least).map(|counted| counted.level.clone()).collect()
+    };
+    let columns = dataset.scan.levels.iter().filter(|(_, levels)| is_category(levels));
+    columns.map(|(column, levels)| (column.clone(), shown(levels))).collect()
+}
+
 /// What a researcher sees of a dataset.
-fn public_face(dataset: &Dataset, row_counts: RowCounts) -> DatasetFace {
+fn public_face(dataset: &Dataset, row_counts: RowCounts, least: u64) -> DatasetFace {
     let rows = dataset.scan.rows;
     DatasetFace {
         id: dataset.id.clone(),
@@ -47,6 +67,7 @@ fn public_face(dataset: &Dataset, row_counts: RowCounts) -> DatasetFace {
             RowCounts::Hidden => RowCount::Hidden,
         },
         columns: face(&dataset.scan.schema),
+        levels: levels(dataset, least),
     }
 }
 
@@ -98,7 +119,7 @@ mod tests {
             registered: Timestamp::from_millis(0),
         };
         let request = RequestId::random(&mut rng);
-        let shown = |row_counts| match faces(request.clone(), [&dataset].into_iter(), row_counts).into_message() {
+        let shown = |row_counts| match faces(request.clone(), [&dataset].into_iter(), row_counts, 5).into_message() {
             NodeMessage::Found { datasets, .. } => {
                 let text = serde_json::to_string(&datasets).unwrap();
                 assert!(!text.contains("secret-place"), "{text}");

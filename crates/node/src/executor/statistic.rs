@@ -44,6 +44,6 @@ impl Job<'_> {
         });
         let rows = loaded.split.as_ref().map_or(loaded.rows, |split| split.train.len() as u64);
         let report = Report { train_rows: rows, dropped_rows: loaded.dropped, ..Report::default() };
-        Ok(Outcome { vectors: vectors.collect(), report, samples })
+        Ok(Outcome { vectors: vectors.collect(), report, samples, ..Outcome::default() })
     }
 }

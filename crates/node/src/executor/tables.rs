@@ -214,7 +214,7 @@ impl Job<'_> {
 }
 
 /// Fails if somebody stopped the work.
-fn go_on(stop: &AtomicBool) -> Result<(), WorkError> {
+pub(super) fn go_on(stop: &AtomicBool) -> Result<(), WorkError> {
     if stop.load(Ordering::Relaxed) { Err(WorkError::Cancelled) } else { Ok(()) }
 }
 

@@ -155,7 +155,7 @@ impl Job<'_> {
             };
             vectors.push(computed(spec, values));
         }
-        Ok(Outcome { vectors, report, samples: vec![used] })
+        Ok(Outcome { vectors, report, samples: vec![used], ..Outcome::default() })
     }
 
     pub(super) fn validate(
@@ -176,7 +176,7 @@ impl Job<'_> {
             .flatten();
         let sums = sums.unwrap_or_else(|| ValidationSums::new(plan.model().outcome())).vectors();
         let vectors = layout.into_iter().zip(sums).map(|(spec, values)| computed(spec, Values::Reals(values))).collect();
-        Ok(Outcome { vectors, report, samples: Vec::new() })
+        Ok(Outcome { vectors, report, ..Outcome::default() })
     }
 
     /// Refuses a round that few rows decide, whatever the size of the dataset. Returns how many rows the updates use.

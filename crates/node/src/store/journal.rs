@@ -1,6 +1,6 @@
 //! The journal of tasks: what was accepted, where it stands, and what it gave.
 
-use protocol::{Plan, ResearcherId, SecureMessage, StatisticPlan, Task, TaskId, Timestamp, Work};
+use protocol::{Pass, Plan, ResearcherId, SecureMessage, StatisticPlan, Task, TaskId, Timestamp, Work};
 use rusqlite::{OptionalExtension, Row};
 
 use super::{Durability, Store, StoreError, converted, from_json, millis, timestamp, to_json, unsigned};
@@ -51,6 +51,7 @@ fn is_over(state: &State) -> bool {
 fn emptied(task: Task) -> Task {
     let work = match task.work {
         Work::SquaredDifferences { .. } => Work::SquaredDifferences { means: Vec::new() },
+        Work::Pass { pass } => Work::Pass { pass: Pass::new(&pass.step) },
         Work::Secure { step, .. } => {
             Work::Secure { step, message: SecureMessage::new(Vec::new()).expect("nothing is short enough") }
         }

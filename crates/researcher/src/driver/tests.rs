@@ -253,6 +253,7 @@ fn face(number: u32) -> DatasetFace {
         description: String::new(),
         rows: RowCount::Hidden,
         columns: vec![column("a"), column("b"), column("y")],
+        levels: BTreeMap::new(),
     }
 }
 

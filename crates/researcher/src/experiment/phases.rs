@@ -200,7 +200,7 @@ impl Experiment {
         let (next, survivors) = (self.closed_rounds + 1, self.survivors());
         let mut asked = self.participants.iter().filter(|(_, participant)| participant.dropped.is_none());
         let are_all_here = asked.all(|(node, it)| it.away_since.is_none() && survivors.contains(node));
-        (next < self.rounds() && are_all_here && survivors.len() >= self.fewest()).then_some((next, survivors))
+        (self.may_follow(next) && are_all_here && survivors.len() >= self.fewest()).then_some((next, survivors))
     }
 
     fn open_phase(&mut self, phase: Phase, nodes: &[NodeId], now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {

@@ -1,6 +1,6 @@
 //! How an experiment is shown: the record of a closed round, and where it is now.
 
-use protocol::{NodeId, Plan, Progress, Purpose, RefusalCode, Report, TaskId, Timestamp, Vector, Work};
+use protocol::{NodeId, Plan, Progress, Purpose, RefusalCode, Report, StatisticPlan, TaskId, Timestamp, Vector, Work};
 
 use super::round::{Phase, Round, Seat, SeatState};
 use super::{Dropped, Experiment, Stage};
@@ -32,6 +32,7 @@ fn kind(work: &Work) -> RoundKind {
         // A round closes with its own work; exchanges of secure aggregation are parts of it.
         Work::Sums | Work::Secure { .. } => RoundKind::Sums,
         Work::SquaredDifferences { .. } => RoundKind::SquaredDifferences,
+        Work::Pass { .. } => RoundKind::Pass,
         Work::Train { .. } => RoundKind::Training,
         Work::Validate => RoundKind::Validation,
     }
@@ -98,12 +99,19 @@ impl Experiment {
     /// Exchanges in all.
     pub(super) fn rounds(&self) -> u32 {
         match self.spec.plan() {
-            Plan::Statistic(_) => 2,
+            Plan::Statistic(StatisticPlan::Moments { .. }) => 2,
+            // How many passes there will be is known at the end.
+            Plan::Statistic(StatisticPlan::Question { .. }) => self.closed_rounds + u32::from(!self.is_over()),
             Plan::Training(plan) => {
                 let passes = if plan.standardise() { 2 } else { u32::from(self.counts_rows()) };
                 passes + self.spec.rounds() + u32::from(self.validates_last())
             }
         }
+    }
+
+    /// Whether a round of that number may come; a question does not know its last pass before it is answered.
+    pub(super) fn may_follow(&self, round: u32) -> bool {
+        round < self.rounds() || matches!(self.spec.plan(), Plan::Statistic(StatisticPlan::Question { .. }))
     }
 
     /// Its row in the list of experiments.

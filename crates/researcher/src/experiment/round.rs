@@ -172,6 +172,7 @@ impl Round {
             (Work::Sums | Work::SquaredDifferences { .. }, Plan::Training(_)) => "while standardising".to_owned(),
             (Work::Sums, Plan::Statistic(_)) => "in the first pass of the statistic".to_owned(),
             (Work::SquaredDifferences { .. }, Plan::Statistic(_)) => "in the second pass of the statistic".to_owned(),
+            (Work::Pass { pass }, _) => format!("in the pass {:?} of the statistic", pass.step),
         }
     }
 

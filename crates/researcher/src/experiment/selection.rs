@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use component::config::nearest;
 use protocol::encoding::MAX_CONTRIBUTIONS;
 use protocol::{
-    DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, StatisticPlan, Tags,
-    Timestamp,
+    DatasetFace, DatasetId, ExperimentSpec, NodeId, Plan, RawExperimentSpec, RowCount, Selection, Tags, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -249,7 +248,7 @@ fn misspelt_column(plan: &Plan, faces: &[(&str, &DatasetFace)]) -> Option<String
             let features = plan.features().iter().map(String::as_str);
             [plan.target()].into_iter().chain(plan.split_column()).chain(features).collect()
         }
-        Plan::Statistic(StatisticPlan::Moments { columns }) => columns.iter().map(String::as_str).collect(),
+        Plan::Statistic(plan) => plan.columns(),
     };
     wanted.into_iter().filter(|column| !known.contains(column)).find_map(|column| {
         let near = nearest(column, known.iter().map(|column| (*column).to_owned()))?;

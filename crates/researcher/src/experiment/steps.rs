@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    BlobRef, DatasetFace, NodeId, OnFailure, Plan, Precision, Purpose, Refusal, RefusalCode, TaskId, Timestamp, Work,
+    BlobRef, DatasetFace, NodeId, OnFailure, Plan, Precision, Purpose, Refusal, RefusalCode, StatisticPlan, TaskId,
+    Timestamp, Work,
 };
 use rand::Rng;
 
@@ -35,9 +36,12 @@ pub(super) fn release(round: &Round, sentence: &str, actions: &mut Vec<Action>) 
 }
 
 /// What comes after a closed round.
-enum Next {
+pub(super) enum Next {
     Exchange(Work),
     Initialise,
+    /// A question came to this.
+    Answered(serde_json::Value),
+    Impossible(String),
     Nothing,
 }
 
@@ -420,6 +424,7 @@ impl Experiment {
                 Ok(Step::Done(moments)) => self.moments = Some(moments),
                 Err(error) => return self.fail(error.to_string(), now, actions),
             },
+            Work::Pass { pass } => self.take_pass(round, pass, sums),
             Work::Train { training_round } => self.training_rounds = *training_round,
             Work::Validate => self.is_validated = true,
             // An exchange within a round; the round closes with its own work.
@@ -453,8 +458,9 @@ impl Experiment {
     fn next(&self) -> Next {
         let pass = || Next::Exchange(self.next_pass.clone().unwrap_or_else(computation::first_pass));
         match self.spec.plan() {
-            Plan::Statistic(_) if self.moments.is_none() => pass(),
-            Plan::Statistic(_) => Next::Nothing,
+            Plan::Statistic(StatisticPlan::Question { question }) => self.next_question(question),
+            Plan::Statistic(StatisticPlan::Moments { .. }) if self.moments.is_none() => pass(),
+            Plan::Statistic(StatisticPlan::Moments { .. }) => Next::Nothing,
             Plan::Training(_) => {
                 if self.lacks_moments() {
                     pass()
@@ -498,6 +504,7 @@ impl Experiment {
 
     fn go_on(&mut self, now: Timestamp, rng: &mut impl Rng, actions: &mut Vec<Action>) {
         match self.next() {
+            Next::Impossible(reason) => self.fail(reason, now, actions),
             Next::Exchange(work) => match computation::layout(self.spec.plan(), &work, self.rows()) {
                 Ok(mut layout) => {
                     scale::apply(&mut layout, &self.scales);
@@ -511,6 +518,10 @@ impl Experiment {
             Next::Initialise => {
                 self.stage = Stage::Initialising;
                 actions.push(Action::Initialise);
+            }
+            Next::Answered(answer) => {
+                self.keep_answer(answer);
+                self.go_on(now, rng, actions);
             }
             Next::Nothing => {
                 // The last round is closed already: there is nothing to let go of.

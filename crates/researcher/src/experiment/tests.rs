@@ -111,6 +111,7 @@ impl World {
             description: String::new(),
             rows: RowCount::Rounded(100),
             columns: columns(names),
+            levels: BTreeMap::new(),
         }
     }
 

@@ -352,10 +352,7 @@ fn secure_aggregation_is_what_the_file_says() {
         ("max_losses = 5", SecureSpec { max_losses: Some(5), ..SecureSpec::default() }),
         ("clipping = 1", SecureSpec { clipping: Clipping::Range(1.0), ..SecureSpec::default() }),
         ("clipping = \"auto\"", SecureSpec { clipping: Clipping::Auto, ..SecureSpec::default() }),
-        (
-            "key_negotiation = \"direct\"",
-            SecureSpec { key_negotiation: KeyNegotiation::Direct, ..SecureSpec::default() },
-        ),
+        ("key_negotiation = \"direct\"", SecureSpec { key_negotiation: KeyNegotiation::Direct, ..SecureSpec::default() }),
     ] {
         assert_eq!(parse_with(line).unwrap().secure(), expected, "{line}");
     }

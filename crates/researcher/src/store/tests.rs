@@ -137,6 +137,7 @@ fn ended(experiment: &Experiment) -> Ended {
         tensorboard: None,
         metrics: vec![],
         moments: vec![],
+        answer: None,
     }
 }
 

@@ -185,6 +185,7 @@ impl FakeNode {
             description: String::new(),
             rows: RowCount::Rounded(100),
             columns: vec![column("a"), column("b"), column("y")],
+            levels: std::collections::BTreeMap::new(),
         }
     }
 

@@ -213,6 +213,10 @@ fn check_task(task: &Task) -> Result<(), ConvertError> {
     if let Work::SquaredDifferences { means } = &task.work {
         means.iter().try_for_each(|mean| finite("means", *mean).map(|_| ()))?;
     }
+    if let Work::Pass { pass } = &task.work {
+        at_most("given", MAX_VECTORS, pass.given.len())?;
+        pass.given.iter().flat_map(|given| &given.values).try_for_each(|value| finite("given", *value).map(|_| ()))?;
+    }
     for clipping in task.masking.iter().flat_map(|masking| masking.clipping.values()) {
         if !(clipping.is_finite() && *clipping > 0.0) {
             return Err(malformed("clipping", "finite numbers above 0"));

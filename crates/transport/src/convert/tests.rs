@@ -57,6 +57,7 @@ fn face() -> DatasetFace {
         description: "303 patients".to_owned(),
         rows: RowCount::rounded(303),
         columns: vec![ColumnFace { name: "age".to_owned(), kind: ColumnKind::Integer }],
+        levels: std::collections::BTreeMap::new(),
     }
 }
 

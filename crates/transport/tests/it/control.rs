@@ -124,6 +124,7 @@ async fn a_dataset_too_wide_for_a_message_is_left_out_and_the_others_are_found(m
         columns: (0..columns)
             .map(|column| ColumnFace { name: format!("{column:0>200}"), kind: ColumnKind::Integer })
             .collect(),
+        levels: std::collections::BTreeMap::new(),
     };
     let (first, wide, last) = (face("first", 1), face("wide", 20_000), face("last", 1));
     let request = RequestId::random(&mut StdRng::seed_from_u64(10));

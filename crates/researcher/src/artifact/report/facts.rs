@@ -66,6 +66,11 @@ pub(super) fn parameters(out: &mut String, record: &Record) -> fmt::Result {
             rows.push(("Statistic", "count, mean and variance".to_owned()));
             rows.push(("Columns", columns.join(", ")));
         }
+        Plan::Statistic(StatisticPlan::Question { question }) => {
+            rows.push(("Statistic", question.statistic.name().to_owned()));
+            rows.push(("Columns", question.columns().join(", ")));
+            rows.extend(question.filter.as_ref().map(|filter| ("Rows where", filter.to_string())));
+        }
     }
     rows.push(("Rounds asked for", spec.rounds().to_string()));
     rows.push(match spec.selection() {

@@ -276,6 +276,7 @@ impl Federation {
                         description: String::new(),
                         rows: RowCount::Rounded(100),
                         columns: columns(&["a", "b", "y"]),
+                        levels: BTreeMap::new(),
                     };
                     self.apply(Event::Found { node, datasets: vec![face] });
                 }
