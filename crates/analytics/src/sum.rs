@@ -14,7 +14,7 @@ pub(crate) fn compensated(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// A running sum whose rounding errors are kept apart, each found by the two-sum of Knuth (The Art of Computer Programming 2,
-/// §4.2.2, theorem B), which needs no branch. As accurate as [`compensated`].
+/// §4.2.2, theorem B), which needs no branch. As accurate as `compensated`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sum {
     sum: f64,
