@@ -5,7 +5,8 @@
 //! statistic goes on after a restart as if nothing had happened. Node and researcher compute the layout of a pass from the same
 //! statistic and pass.
 
-use protocol::{Category, Expression, Pass, Vector, VectorSpec};
+pub use protocol::statistic::{Batch, Column, Input, MISSING, OTHER};
+use protocol::{Pass, Vector, VectorSpec};
 use thiserror::Error;
 
 /// Why a statistic cannot be computed. The sentences reach both sides: they name columns, terms and counts of the plan, and no value
@@ -24,36 +25,6 @@ pub enum AnalysisError {
     /// The sums are none that honest nodes give.
     #[error("the sums of {0:?} are not possible")]
     Sums(String),
-}
-
-/// What a node reads for a statistic, after the plan's filter of rows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// A number for each row: a column, or what an expression makes of columns.
-    Number(Expression),
-    /// The position of each row's value among these levels.
-    Levels(Category),
-}
-
-/// The code of a row whose cell is blank.
-pub const MISSING: u32 = u32::MAX;
-/// The code of a row whose value is none of the levels.
-pub const OTHER: u32 = u32::MAX - 1;
-
-/// Some rows of one input.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Column {
-    /// NaN where the cell is blank.
-    Numbers(Vec<f64>),
-    /// Positions among the input's levels, [`MISSING`] or [`OTHER`].
-    Levels(Vec<u32>),
-}
-
-/// Some rows of all inputs, in the order of [`Analysis::inputs`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    pub rows: usize,
-    pub columns: Vec<Column>,
 }
 
 /// What a node has added up so far. Batches may be added to several tallies at once, which are merged in a fixed order.

@@ -4,7 +4,9 @@ use protocol::statistic::Count;
 use protocol::{Encoding, Pass, Purpose, Vector, VectorSpec};
 use serde::Serialize;
 
-use crate::analysis::{Analysis, AnalysisError, Answered, Batch, Cell, CellKind, Input, Next, Tallied, Tally, at_least};
+use crate::analysis::{
+    Analysis, AnalysisError, Answered, Batch, Cell, CellKind, Input, Next, Tallied, Tally, at_least, same_pass,
+};
 use crate::survey::whole;
 
 const ROWS: &str = "rows";
@@ -23,9 +25,7 @@ impl Tally for Rows {
     }
 
     fn merge(&mut self, other: Box<dyn Tally>) {
-        if let Ok(other) = other.into_any().downcast::<Self>() {
-            self.0 += other.0;
-        }
+        self.0 += same_pass::<Self>(other).0;
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

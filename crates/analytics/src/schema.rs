@@ -1,80 +1,103 @@
 //! What columns the sites have: a table of columns and sites, out of the datasets' public faces. No pass over any rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use protocol::{ColumnFace, DatasetFace};
+use protocol::statistic::Level;
+use protocol::{ColumnFace, ColumnKind};
 use serde::Serialize;
 
-/// The columns of all sites, in the order in which they first occur.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Schema {
-    pub columns: Vec<SchemaColumn>,
+/// What a site shows of its dataset.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    pub name: &'a str,
+    pub columns: &'a [ColumnFace],
+    /// The different values of columns that have few.
+    pub levels: &'a BTreeMap<String, Vec<Level>>,
 }
 
 /// A column at all sites.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SchemaColumn {
-    pub name: String,
-    /// Whether every site has it, and all say the same of it.
-    pub agrees: bool,
-    /// What each site says of it; `null` where it has no such column.
-    pub sites: BTreeMap<String, Option<ColumnFace>>,
+    pub column: String,
+    /// What it holds at each site; `null` where there is no such column.
+    pub sites: BTreeMap<String, Option<ColumnKind>>,
+    /// The levels that sites show, put together.
+    pub levels: Vec<Level>,
+    /// What differs between sites.
+    pub remark: Option<String>,
 }
 
-/// Puts the faces of the sites' datasets side by side.
-pub fn schema(faces: &[(String, DatasetFace)]) -> Schema {
-    let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
-    let mut cells: BTreeMap<(&str, &str), &ColumnFace> = BTreeMap::new();
-    for (site, face) in faces {
-        for column in &face.columns {
-            cells.insert((&column.name, site), column);
-            if seen.insert(column.name.as_str()) {
-                names.push(column.name.as_str());
+/// Puts what the sites show side by side; columns in the order in which they first occur.
+pub fn schema(sites: &[Site<'_>]) -> Vec<SchemaColumn> {
+    let mut columns: Vec<SchemaColumn> = Vec::new();
+    // Positions by name, so that a wide table does not take the square of its width.
+    let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+    for site in sites {
+        for face in site.columns {
+            let position = *known.entry(&face.name).or_insert(columns.len());
+            if position == columns.len() {
+                let nowhere = sites.iter().map(|site| (site.name.to_owned(), None)).collect();
+                columns.push(SchemaColumn { column: face.name.clone(), sites: nowhere, levels: Vec::new(), remark: None });
+            }
+            let column = &mut columns[position];
+            column.sites.insert(site.name.to_owned(), Some(face.kind));
+            for level in site.levels.get(&face.name).into_iter().flatten() {
+                if !column.levels.contains(level) {
+                    column.levels.push(level.clone());
+                }
             }
         }
     }
-    let columns = names.into_iter().map(|name| {
-        let at = |site: &String| cells.get(&(name, site.as_str())).map(|face| (*face).clone());
-        let sites: BTreeMap<String, Option<ColumnFace>> = faces.iter().map(|(site, _)| (site.clone(), at(site))).collect();
-        let mut values = sites.values();
-        let first = values.next().cloned().flatten();
-        let agrees = first.is_some() && values.all(|face| *face == first);
-        SchemaColumn { name: name.to_owned(), agrees, sites }
-    });
-    Schema { columns: columns.collect() }
+    for column in &mut columns {
+        column.remark = remark(&column.sites);
+    }
+    columns
+}
+
+fn remark(sites: &BTreeMap<String, Option<ColumnKind>>) -> Option<String> {
+    let lacking: Vec<&str> = sites.iter().filter(|(_, kind)| kind.is_none()).map(|(site, _)| site.as_str()).collect();
+    if !lacking.is_empty() {
+        return Some(format!("not at {}", lacking.join(", ")));
+    }
+    let holds = |kind: ColumnKind| sites.values().flatten().any(|other| *other == kind);
+    let (integers, reals) = (holds(ColumnKind::Integer), holds(ColumnKind::Real));
+    if holds(ColumnKind::Text) && (integers || reals) {
+        return Some("texts at some sites, numbers at others".to_owned());
+    }
+    (integers && reals).then(|| "whole numbers at some sites, reals at others".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::{ColumnKind, RowCount};
-
     use super::*;
 
-    fn face(columns: &[(&str, ColumnKind)]) -> DatasetFace {
-        let columns = columns.iter().map(|(name, kind)| serde_json::json!({"name": name, "kind": kind}));
-        serde_json::from_value(serde_json::json!({
-            "id": "dataset_00000000-0000-4000-8000-000000000001",
-            "name": "heart",
-            "data_type": "csv",
-            "tags": ["heart"],
-            "description": "",
-            "rows": RowCount::Hidden,
-            "columns": columns.collect::<Vec<_>>(),
-        }))
-        .unwrap()
+    fn faces(columns: &[(&str, ColumnKind)]) -> Vec<ColumnFace> {
+        columns.iter().map(|(name, kind)| ColumnFace { name: (*name).to_owned(), kind: *kind }).collect()
     }
 
     #[test]
     fn columns_that_differ_or_lack_are_shown_by_site() {
-        let faces = [
-            ("a".to_owned(), face(&[("age", ColumnKind::Integer), ("chol", ColumnKind::Integer)])),
-            ("b".to_owned(), face(&[("chol", ColumnKind::Real), ("age", ColumnKind::Integer), ("ca", ColumnKind::Text)])),
+        use ColumnKind::{Integer, Real, Text};
+        let a = faces(&[("age", Integer), ("chol", Integer), ("sex", Integer)]);
+        let b = faces(&[("chol", Real), ("age", Integer), ("ca", Text), ("sex", Text)]);
+        let levels = |levels: &[f64]| {
+            BTreeMap::from([("age".to_owned(), levels.iter().map(|level| Level::Number(*level)).collect::<Vec<_>>())])
+        };
+        let (at_a, at_b) = (levels(&[1.0, 2.0]), levels(&[2.0, 3.0]));
+        let sites = [Site { name: "a", columns: &a, levels: &at_a }, Site { name: "b", columns: &b, levels: &at_b }];
+        let found = schema(&sites);
+        let remarks: Vec<(&str, Option<&str>)> =
+            found.iter().map(|column| (column.column.as_str(), column.remark.as_deref())).collect();
+        let expected = [
+            ("age", None),
+            ("chol", Some("whole numbers at some sites, reals at others")),
+            ("sex", Some("texts at some sites, numbers at others")),
+            ("ca", Some("not at a")),
         ];
-        let found = schema(&faces);
-        let columns: Vec<(&str, bool)> = found.columns.iter().map(|column| (column.name.as_str(), column.agrees)).collect();
-        assert_eq!(columns, [("age", true), ("chol", false), ("ca", false)]);
-        assert_eq!(found.columns[2].sites["a"], None);
-        assert_eq!(found.columns[1].sites["b"].as_ref().map(|face| face.kind), Some(ColumnKind::Real));
-        assert!(schema(&[]).columns.is_empty());
+        assert_eq!(remarks, expected);
+        assert_eq!(found[0].levels, [1.0, 2.0, 3.0].map(Level::Number));
+        assert_eq!(found[3].sites["a"], None);
+        assert_eq!(found[1].sites["b"], Some(Real));
+        assert!(schema(&[]).is_empty());
     }
 }

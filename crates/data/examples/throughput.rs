@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use data::{Block, CsvParameters, Description, Effort, Folding, Input, Inputs, Parameters, Place, RawDescription, Values};
+use data::{CsvParameters, Description, Effort, Folding, Inputs, Parameters, Place, RawDescription};
+use protocol::statistic::{Batch, Column, Input};
 use protocol::{Expression, Tags};
 
 /// Count, sum and sum of squares.
@@ -45,8 +46,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let columns = inputs.columns().len();
         let folding = Folding {
             make: || vec![Sums::default(); columns],
-            add: |sums: &mut Vec<Sums>, block: Block| {
-                sums.iter_mut().zip(&block.values).for_each(|(sums, values)| add(sums, values));
+            add: |sums: &mut Vec<Sums>, block: Batch| {
+                sums.iter_mut().zip(&block.columns).for_each(|(sums, values)| add(sums, values));
             },
             merge: |sums: &mut Vec<Sums>, more: Vec<Sums>| {
                 sums.iter_mut().zip(more).for_each(|(sums, more)| join(sums, more));
@@ -68,8 +69,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Adds in eight lanes, so that additions do not wait for each other.
-fn add(sums: &mut Sums, values: &Values) {
-    let Values::Numbers(numbers) = values else { return };
+fn add(sums: &mut Sums, values: &Column) {
+    let Column::Numbers(numbers) = values else { return };
     let (mut count, mut sum, mut squares) = ([0_u64; 8], [0.0; 8], [0.0; 8]);
     let (chunks, rest) = numbers.as_chunks::<8>();
     for chunk in chunks {

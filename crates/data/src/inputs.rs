@@ -6,43 +6,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
+use protocol::statistic::{Batch, Column, Input, MISSING, OTHER};
 use protocol::{Category, ColumnKind, Expression, KindError, Level, ValueKind};
 
 use crate::error::DataError;
 use crate::evaluate::{Rows, Value, as_integer, finite};
 use crate::nearest;
 use crate::schema::Schema;
-
-/// The code of a row whose cell is missing.
-pub const MISSING: u32 = u32::MAX;
-/// The code of a row whose value is none of the levels.
-pub const OTHER: u32 = u32::MAX - 1;
-
-/// What is made of a row.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// A number; what is true or false is 1 or 0.
-    Number(Expression),
-    /// The position of the column's value among the levels.
-    Levels(Category),
-}
-
-/// One input for some rows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Values {
-    /// NaN where the value is missing, and finite elsewhere.
-    Numbers(Vec<f64>),
-    /// Positions among the levels, [`MISSING`] or [`OTHER`].
-    Codes(Vec<u32>),
-}
-
-/// All inputs for some rows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Block {
-    pub rows: usize,
-    /// In the order of the inputs.
-    pub values: Vec<Values>,
-}
 
 /// Inputs and a filter of rows that fit a dataset.
 #[derive(Debug)]
@@ -103,7 +73,7 @@ impl Inputs {
     }
 
     /// Takes the rows of a batch that the filter keeps.
-    pub fn read(&self, batch: &RecordBatch) -> Block {
+    pub fn read(&self, batch: &RecordBatch) -> Batch {
         self.read_kept(batch, self.kept(batch).as_ref())
     }
 
@@ -118,7 +88,7 @@ impl Inputs {
     }
 
     /// Takes these rows of a batch, as [`kept`](Self::kept) says.
-    pub fn read_kept(&self, batch: &RecordBatch, kept: Option<&BooleanArray>) -> Block {
+    pub fn read_kept(&self, batch: &RecordBatch, kept: Option<&BooleanArray>) -> Batch {
         match kept {
             Some(kept) if kept.true_count() < batch.num_rows() => {
                 let batch = filter_record_batch(batch, kept).expect("the filter has a value for each row");
@@ -128,24 +98,24 @@ impl Inputs {
         }
     }
 
-    fn values(&self, batch: &RecordBatch) -> Block {
+    fn values(&self, batch: &RecordBatch) -> Batch {
         let rows = Rows { batch, positions: &self.positions };
         let cells = |column: &str| batch.column(self.positions[column]);
         let value = |reader: &Reader| match reader {
-            Reader::Number(expression) => Values::Numbers(numbers(rows.value(expression), batch.num_rows())),
+            Reader::Number(expression) => Column::Numbers(numbers(rows.value(expression), batch.num_rows())),
             Reader::Integers { column, codes } => {
                 let column = cells(column).as_primitive::<Int64Type>();
-                Values::Codes(coded(column.iter(), |value| codes.get(&value)))
+                Column::Levels(coded(column.iter(), |value| codes.get(&value)))
             }
             Reader::Reals { column, codes } => {
                 let column = finite(cells(column).as_primitive::<Float64Type>().clone());
-                Values::Codes(coded(column.iter(), |value| codes.get(&key(value))))
+                Column::Levels(coded(column.iter(), |value| codes.get(&key(value))))
             }
             Reader::Texts { column, codes } => {
-                Values::Codes(coded(cells(column).as_string::<i32>().iter(), |value| codes.get(value)))
+                Column::Levels(coded(cells(column).as_string::<i32>().iter(), |value| codes.get(value)))
             }
         };
-        Block { rows: batch.num_rows(), values: self.readers.iter().map(value).collect() }
+        Batch { rows: batch.num_rows(), columns: self.readers.iter().map(value).collect() }
     }
 }
 

@@ -50,7 +50,7 @@ pub use error::{DataError, refusal};
 pub use exclusion::Excluding;
 pub use fingerprint::{Comparison, Depth, FileFingerprint, Fingerprint, Stamp};
 pub use image_folder::ImageParameters;
-pub use inputs::{Block, Input, Inputs, MISSING, OTHER, Values};
+pub use inputs::Inputs;
 pub use levels::{LevelCount, MAX_LEVELS};
 pub use loading::{Constant, Loaded, LoadingError, LoadingPlan, LoadingStep, MAX_STEPS, Others};
 pub use medical_folder::{Lacking, MedicalFolderParameters, Subjects};

@@ -24,13 +24,14 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use protocol::statistic::{Column, Input};
 use protocol::{ColumnFace, ColumnKind, Expression, KindError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::error::DataError;
 use crate::image_folder::end_after_error;
-use crate::inputs::{Input, Inputs, Values};
+use crate::inputs::Inputs;
 use crate::schema::Schema;
 use crate::source::{Batches, Source, batch};
 
@@ -415,8 +416,8 @@ impl Frame {
         let inputs = Inputs::new(&schema, &[Input::Number(expression.clone())], None)?;
         let positions = schema.positions(&inputs.columns())?;
         let arrays = positions.iter().map(|at| Arc::clone(&self.arrays[*at])).collect();
-        let block = inputs.read(&batch(&schema.arrow(&positions), arrays, self.rows));
-        let Some(Values::Numbers(numbers)) = block.values.into_iter().next() else {
+        let read = inputs.read(&batch(&schema.arrow(&positions), arrays, self.rows));
+        let Some(Column::Numbers(numbers)) = read.columns.into_iter().next() else {
             unreachable!("a number was asked for");
         };
         Ok(Arc::new(

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use arrow_array::RecordBatch;
+use protocol::statistic::Batch;
 
 use crate::error::DataError;
-use crate::inputs::{Block, Inputs};
+use crate::inputs::Inputs;
 use crate::scan::go_on;
 use crate::source::Source;
 
@@ -111,7 +112,7 @@ impl Inputs {
         source: &dyn Source,
         effort: Effort,
         stop: &AtomicBool,
-        folding: Folding<impl Fn() -> T + Sync, impl Fn(&mut T, Block) + Sync, impl FnMut(&mut T, T)>,
+        folding: Folding<impl Fn() -> T + Sync, impl Fn(&mut T, Batch) + Sync, impl FnMut(&mut T, T)>,
     ) -> Result<T, DataError> {
         let Folding { make, add, merge } = folding;
         let add = |made: &mut T, batch: RecordBatch| add(made, self.read(&batch));

@@ -5,34 +5,34 @@
 //! extended protocol alone, which takes one statement at a time. A query stands as a sub-query, where the database accepts nothing
 //! but a SELECT.
 
+mod parameters;
 mod session;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use protocol::{ColumnFace, ColumnKind, Expression};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
+pub use parameters::{
+    Password, PasswordPlace, PasswordPlaceError, PostgresParameters, Relation, Select, SelectError, Server, ServerError, Tls,
+};
 use session::Session;
 pub use session::request_tls;
 
 use crate::error::DataError;
 use crate::fingerprint::Fingerprint;
 use crate::image_folder::end_after_error;
-use crate::omop::{Cohort, push_cohort};
+use crate::omop::push_cohort;
 use crate::scan::{Layout, Scan};
 use crate::schema::Schema;
 use crate::source::{Batches, Source, batch, rows_per_batch};
 use crate::sql::sums::{self, Sum, SumsError};
-use crate::sql::{Builder, Dialect, Name, Statement, quoted};
+use crate::sql::{Builder, Dialect, Statement, quoted};
 
 /// A connected stream; reads and writes on it time out as its opener says.
 pub trait Stream: Read + Write + Send {}
@@ -83,149 +83,6 @@ pub enum PostgresError {
     Sums(#[from] SumsError),
 }
 
-/// Why a text is no query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SelectError {
-    #[error("a query begins with SELECT or WITH")]
-    NotASelect,
-    #[error("a query is one statement, without `;`")]
-    Several,
-    #[error("a query has at most 65536 bytes and no NUL")]
-    TooLong,
-}
-
-/// A query that looks like one SELECT; the database holds it to that.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Select(String);
-
-impl TryFrom<String> for Select {
-    type Error = SelectError;
-
-    fn try_from(text: String) -> Result<Self, SelectError> {
-        if text.len() > 65_536 || text.contains('\0') {
-            return Err(SelectError::TooLong);
-        }
-        let text = text.trim().trim_end_matches(';').trim_end();
-        let first: String = text.chars().take_while(char::is_ascii_alphabetic).collect();
-        if !["select", "with"].contains(&first.to_lowercase().as_str()) {
-            return Err(SelectError::NotASelect);
-        }
-        if text.contains(';') {
-            return Err(SelectError::Several);
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl From<Select> for String {
-    fn from(select: Select) -> Self {
-        select.0
-    }
-}
-
-/// What rows a dataset has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Relation {
-    /// A table or view.
-    Table {
-        schema: Option<Name>,
-        name: Name,
-    },
-    Query(Select),
-    /// A row for each person; the tables are in this schema, or where the server looks first.
-    Cohort {
-        schema: Option<Name>,
-        definition: Cohort,
-    },
-}
-
-/// Where a password is. Never the password itself: a dataset file is stored and shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum PasswordPlace {
-    /// A file that only its owner can read; a newline at its end does not count.
-    File(PathBuf),
-    Environment(String),
-}
-
-/// Whether the connection is encrypted; the node opens it accordingly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tls {
-    /// With a certificate of an authority that the machine trusts.
-    #[default]
-    Verify,
-    /// Not at all: for a Unix socket, or a network of one's own.
-    Off,
-}
-
-/// How a `postgres` dataset is to be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresParameters {
-    /// `host:port`, or the absolute path of a Unix socket.
-    pub server: String,
-    pub database: String,
-    pub user: String,
-    #[serde(default)]
-    pub password: Option<PasswordPlace>,
-    #[serde(default)]
-    pub tls: Tls,
-    /// Seconds after which the server stops a statement.
-    #[serde(default = "five_minutes")]
-    pub statement_timeout_s: u32,
-    pub rows: Relation,
-}
-
-fn five_minutes() -> u32 {
-    300
-}
-
-/// A password; it is not shown, not compared, and wiped when it goes.
-pub struct Password(Zeroizing<Vec<u8>>);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Password")
-    }
-}
-
-impl Password {
-    pub fn new(password: Vec<u8>) -> Self {
-        Self(Zeroizing::new(password))
-    }
-
-    /// Fetches a password; `lookup` knows the environment.
-    pub fn fetch(place: &PasswordPlace, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, PostgresError> {
-        match place {
-            PasswordPlace::Environment(name) => {
-                let password = lookup(name).ok_or_else(|| PostgresError::PasswordVariable(name.clone()))?;
-                Ok(Self::new(password.into_bytes()))
-            }
-            PasswordPlace::File(path) => {
-                let wrong = |reason: String| PostgresError::PasswordFile { path: path.clone(), reason };
-                let metadata = path.metadata().map_err(|error| wrong(error.to_string()))?;
-                if metadata.permissions().mode() & 0o077 != 0 {
-                    return Err(wrong("others can read this file; `chmod 600` it".to_owned()));
-                }
-                let mut password = Self::new(read_short(path).map_err(|error| wrong(error.to_string()))?);
-                while password.0.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                    password.0.pop();
-                }
-                Ok(password)
-            }
-        }
-    }
-}
-
-fn read_short(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(4_096);
-    std::fs::File::open(path)?.take(4_096).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// A dataset's database.
 pub struct Database {
     parameters: PostgresParameters,
@@ -260,7 +117,7 @@ impl Database {
     }
 
     fn error(&self, source: PostgresError) -> DataError {
-        DataError::Postgres { server: self.parameters.server.clone(), source }
+        DataError::Postgres { server: self.parameters.server.to_string(), source }
     }
 
     /// The statement of the dataset's rows.
@@ -275,7 +132,7 @@ impl Database {
                 builder.name(name.as_str());
             }
             Relation::Query(select) => {
-                builder.push(&select.0);
+                builder.push(select.as_str());
             }
             Relation::Cohort { schema, definition } => push_cohort(&mut builder, definition, schema.as_ref()),
         }
@@ -286,9 +143,8 @@ impl Database {
     fn describe(&self) -> Result<(Session, Vec<Described>), PostgresError> {
         let stream = (self.connector)().map_err(PostgresError::Connect)?;
         let PostgresParameters { database, user, statement_timeout_s, tls, server, .. } = &self.parameters;
-        let is_private = *tls == Tls::Verify || server.starts_with('/');
-        let mut session =
-            Session::start(stream, user, database, self.password.as_ref().map(|password| &**password.0), is_private)?;
+        let is_private = *tls == Tls::Verify || server.is_local();
+        let mut session = Session::start(stream, user, database, self.password.as_ref().map(Password::bytes), is_private)?;
         session.begin(*statement_timeout_s)?;
         let mut statement = self.relation();
         // Behind a line of its own, a comment at the end of the query comments nothing out.
@@ -376,7 +232,7 @@ impl Database {
         if schema.columns().iter().eq(columns.iter().map(|column| &column.face)) {
             return Ok(());
         }
-        Err(DataError::Changed { path: PathBuf::from(&self.parameters.server) })
+        Err(DataError::Changed { path: PathBuf::from(self.parameters.server.to_string()) })
     }
 
     /// Opens the rows of a scan.

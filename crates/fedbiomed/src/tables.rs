@@ -1,9 +1,8 @@
 //! Answers of statistics as tables for people. What is printed is what `--json` says, rounded.
 
-use std::collections::BTreeMap;
-
+use analytics::schema::{SchemaColumn, Site, schema};
+use protocol::ColumnKind;
 use researcher::command::{Answer, DatasetRow};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::output::{print, print_json, print_record, print_rows};
@@ -262,63 +261,26 @@ pub(crate) fn print_sites(answer: &Answer) {
     }
 }
 
-/// A column over all sites.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct SchemaRow {
-    pub column: String,
-    /// By site: its kind, or nothing.
-    pub sites: BTreeMap<String, Option<&'static str>>,
-    pub levels: Vec<String>,
-    /// What differs.
-    pub remark: Option<String>,
-}
-
-/// Columns by sites.
-pub(crate) fn schema(datasets: &[DatasetRow]) -> Vec<SchemaRow> {
-    let mut rows: Vec<SchemaRow> = Vec::new();
-    for column in datasets.iter().flat_map(|dataset| &dataset.columns) {
-        if rows.iter().any(|row| row.column == column.name) {
-            continue;
-        }
-        let kind = |dataset: &DatasetRow| {
-            let found = dataset.columns.iter().find(|other| other.name == column.name)?;
-            Some(match found.kind {
-                protocol::ColumnKind::Integer => "integer",
-                protocol::ColumnKind::Real => "real",
-                protocol::ColumnKind::Text => "text",
-            })
-        };
-        let sites: BTreeMap<String, Option<&str>> =
-            datasets.iter().map(|dataset| (dataset.node.clone(), kind(dataset))).collect();
-        let mut levels: Vec<String> = Vec::new();
-        for level in datasets.iter().filter_map(|dataset| dataset.levels.get(&column.name)).flatten() {
-            let level = level.to_string();
-            if !levels.contains(&level) {
-                levels.push(level);
-            }
-        }
-        let lacking: Vec<&str> = sites.iter().filter(|(_, kind)| kind.is_none()).map(|(site, _)| site.as_str()).collect();
-        let texts = sites.values().flatten().filter(|kind| **kind == "text").count();
-        let remark = if lacking.is_empty() {
-            (texts > 0 && texts < sites.len()).then(|| "texts at some sites, numbers at others".to_owned())
-        } else {
-            Some(format!("not at {}", lacking.join(", ")))
-        };
-        rows.push(SchemaRow { column: column.name.clone(), sites, levels, remark });
-    }
-    rows
-}
+/// The most levels of a column that are printed.
+const MOST_LEVELS: usize = 8;
 
 /// Prints columns by sites.
-pub(crate) fn print_schema(schema: &[SchemaRow], json: bool) {
+pub(crate) fn print_schema(datasets: &[DatasetRow], json: bool) {
+    let sites = datasets.iter().map(|row| Site { name: &row.node, columns: &row.columns, levels: &row.levels });
+    let schema = schema(&sites.collect::<Vec<_>>());
     if json {
         return print_json(&schema);
     }
-    let row = |row: &SchemaRow| {
-        let mut cells = Map::from_iter([("column".to_owned(), Value::from(row.column.as_str()))]);
-        cells.extend(row.sites.iter().map(|(site, kind)| (site.clone(), Value::from(kind.unwrap_or("-")))));
-        cells.insert("levels".to_owned(), Value::from(row.levels.join(", ")));
-        cells.insert("remark".to_owned(), Value::from(row.remark.as_deref().unwrap_or("")));
+    let row = |column: &SchemaColumn| {
+        let mut cells = Map::from_iter([("column".to_owned(), Value::from(column.column.as_str()))]);
+        let kind = |kind: &Option<ColumnKind>| Value::from(kind.map_or("-", ColumnKind::name));
+        cells.extend(column.sites.iter().map(|(site, at)| (site.clone(), kind(at))));
+        let mut levels: Vec<String> = column.levels.iter().take(MOST_LEVELS).map(ToString::to_string).collect();
+        if column.levels.len() > MOST_LEVELS {
+            levels.push(format!("… ({} in all)", column.levels.len()));
+        }
+        cells.insert("levels".to_owned(), Value::from(levels.join(", ")));
+        cells.insert("remark".to_owned(), Value::from(column.remark.as_deref().unwrap_or("")));
         cells
     };
     print_rows(&schema.iter().map(row).collect::<Vec<_>>(), false, &[], "no columns");

@@ -43,6 +43,15 @@ pub enum ColumnKind {
 }
 
 impl ColumnKind {
+    /// The word in dataset files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Real => "real",
+            Self::Text => "text",
+        }
+    }
+
     pub fn is_numeric(self) -> bool {
         matches!(self, Self::Integer | Self::Real)
     }

@@ -45,14 +45,6 @@ pub struct Catalogue {
     levels: BTreeMap<String, Vec<Level>>,
 }
 
-fn kind_name(kind: ColumnKind) -> &'static str {
-    match kind {
-        ColumnKind::Integer => "integer",
-        ColumnKind::Real => "real",
-        ColumnKind::Text => "text",
-    }
-}
-
 /// A level as it is typed: a number if it reads as one.
 fn level(text: &str) -> Level {
     match text.trim().parse::<f64>() {
@@ -100,8 +92,8 @@ impl Catalogue {
                 Some((first, kind)) if kind.is_numeric() != column.kind.is_numeric() => {
                     return Err(QuestionError::Kinds {
                         name: name.to_owned(),
-                        first: (first.node.clone(), kind_name(kind)),
-                        second: (dataset.node.clone(), kind_name(column.kind)),
+                        first: (first.node.clone(), kind.name()),
+                        second: (dataset.node.clone(), column.kind.name()),
                     });
                 }
                 Some((_, ColumnKind::Integer)) | None => found = Some((dataset, column.kind)),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use data::{Input, Inputs, Schema};
+use data::{Inputs, Schema};
 use protocol::expression::MAX_EXPRESSION_BYTES;
+use protocol::statistic::Input;
 use protocol::{ColumnFace, ColumnKind, Expression, Formula};
 
 /// Reads a text as an expression: what was read is written and read as the same, and what fits a table is evaluated on it.

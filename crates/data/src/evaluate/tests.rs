@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use arrow_schema::{Field, Schema as ArrowSchema};
 use proptest::prelude::*;
+use protocol::statistic::{Batch, Column, Input, MISSING, OTHER};
 use protocol::{Category, ColumnFace, ColumnKind, Level};
 
 use super::*;
-use crate::{Block, DataError, Input, Inputs, MISSING, OTHER, Schema, Values};
+use crate::{DataError, Inputs, Schema};
 
 fn batch() -> (Schema, RecordBatch) {
     let faces = [("i", ColumnKind::Integer), ("r", ColumnKind::Real), ("t", ColumnKind::Text)];
@@ -20,7 +21,7 @@ fn batch() -> (Schema, RecordBatch) {
     (schema, RecordBatch::try_new(Arc::new(arrow), columns.to_vec()).unwrap())
 }
 
-fn read(inputs: &[Input], filter: Option<&str>) -> Result<Block, DataError> {
+fn read(inputs: &[Input], filter: Option<&str>) -> Result<Batch, DataError> {
     let (schema, batch) = batch();
     let filter: Option<Expression> = filter.map(|text| text.parse().unwrap());
     let inputs = Inputs::new(&schema, inputs, filter.as_ref())?;
@@ -31,7 +32,7 @@ fn read(inputs: &[Input], filter: Option<&str>) -> Result<Block, DataError> {
 /// What a number expression gives; `None` is missing.
 fn check(text: &str, expected: [Option<f64>; 4]) {
     let block = read(&[Input::Number(text.parse().unwrap())], None).unwrap();
-    let [Values::Numbers(found)] = &block.values[..] else { panic!("{block:?}") };
+    let [Column::Numbers(found)] = &block.columns[..] else { panic!("{block:?}") };
     let found: Vec<Option<f64>> = found.iter().map(|value| Some(*value).filter(|value| !value.is_nan())).collect();
     assert_eq!(found, expected, "{text}");
 }
@@ -106,8 +107,10 @@ fn rows_are_kept_where_the_filter_is_true() {
         category("i", vec![Level::Number(2.0)]),
         category("r", vec![Level::Number(2.5), Level::Number(0.0)]),
     ];
-    let codes =
-        |rows: usize, codes: [&[u32]; 3]| Block { rows, values: codes.map(|codes| Values::Codes(codes.to_vec())).to_vec() };
+    let codes = |rows: usize, codes: [&[u32]; 3]| Batch {
+        rows,
+        columns: codes.map(|codes| Column::Levels(codes.to_vec())).to_vec(),
+    };
     let all = codes(4, [&[OTHER, 1, MISSING, 0], &[OTHER, 0, MISSING, OTHER], &[1, MISSING, 0, OTHER]]);
     assert_eq!(read(&inputs, None).unwrap(), all);
     assert_eq!(read(&inputs, Some("i is missing or not i is missing")).unwrap(), all);
@@ -116,7 +119,7 @@ fn rows_are_kept_where_the_filter_is_true() {
         codes(3, [&[OTHER, MISSING, 0], &[OTHER, MISSING, OTHER], &[1, 0, OTHER]])
     );
     assert_eq!(read(&inputs, Some("i > 1")).unwrap().rows, 2);
-    assert_eq!(read(&[], Some("t = 'zz'")).unwrap(), Block { rows: 0, values: Vec::new() });
+    assert_eq!(read(&[], Some("t = 'zz'")).unwrap(), Batch { rows: 0, columns: Vec::new() });
     assert_eq!(read(&[], None).unwrap().rows, 4);
     assert_eq!(read(&[], Some("1 > 2")).unwrap().rows, 0);
 }

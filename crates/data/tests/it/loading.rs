@@ -133,7 +133,7 @@ fn a_toml_file_describes_a_dataset_of_any_kind() {
     for (kind, parameters, message) in [
         ("images", "sise = [1, 1]", "`dataset_parameters`: unknown field `sise`"),
         ("omop", "cohort = { columns = {} }", "expected 1 to 200 columns"),
-        ("postgres", "server = \"x\"", "missing field `database`"),
+        ("postgres", "server = \"x:1\"", "missing field `database`"),
         ("imagess", "", "did you mean \"images\"?"),
     ] {
         let error = of(kind, parameters).unwrap_err().to_string();

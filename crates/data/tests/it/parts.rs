@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use data::{Block, DataError, Effort, Folding, Input, Inputs, Source, Values, fold};
+use data::{DataError, Effort, Folding, Inputs, Source, fold};
 use protocol::Level;
+use protocol::statistic::{Batch, Column, Input};
 
 use crate::{Folder, GO_ON, describe_csv};
 
@@ -60,8 +61,8 @@ fn inputs_are_read_in_parts_with_a_filter() {
     let sums = |memory_bytes| {
         let folding = Folding {
             make: || (0_usize, 0.0),
-            add: |(rows, sum): &mut (usize, f64), block: Block| {
-                let [Values::Numbers(numbers)] = &block.values[..] else { panic!("one input") };
+            add: |(rows, sum): &mut (usize, f64), block: Batch| {
+                let [Column::Numbers(numbers)] = &block.columns[..] else { panic!("one input") };
                 *rows += block.rows;
                 *sum += numbers.iter().sum::<f64>();
             },

@@ -14,8 +14,9 @@ use data::postgres::{
     Connector, Database, Password, PasswordPlace, PostgresError, PostgresParameters, Relation, Stream, request_tls,
 };
 use data::sql::sums::Sum;
-use data::{DataError, Input, Inputs, Scan, Source, Values, refusal};
+use data::{DataError, Inputs, Scan, Source, refusal};
 use protocol::ColumnKind::{self, Integer, Real, Text};
+use protocol::statistic::{Column, Input};
 use protocol::{Category, Expression, Level, RefusalCode};
 
 use crate::Folder;
@@ -162,7 +163,7 @@ impl Server {
 
     fn parameters(&self, rows: Relation) -> PostgresParameters {
         PostgresParameters {
-            server: self.folder.path().join(".s.PGSQL.5432").to_str().unwrap().to_owned(),
+            server: self.folder.path().join(".s.PGSQL.5432").to_str().unwrap().to_owned().try_into().unwrap(),
             database: "postgres".to_owned(),
             user: "owner".to_owned(),
             password: None,
@@ -370,9 +371,9 @@ fn unreadable_columns_and_rows_are_named() {
 }
 
 /// The sums that reading all rows gives.
-fn local(source: &dyn Source, input: Input, filter: Option<&Expression>) -> Vec<Values> {
+fn local(source: &dyn Source, input: Input, filter: Option<&Expression>) -> Vec<Column> {
     let inputs = Inputs::new(source.schema(), &[input], filter).unwrap();
-    source.batches(&inputs.columns()).unwrap().map(|batch| inputs.read(&batch.unwrap()).values.remove(0)).collect()
+    source.batches(&inputs.columns()).unwrap().map(|batch| inputs.read(&batch.unwrap()).columns.remove(0)).collect()
 }
 
 #[test]
@@ -428,8 +429,8 @@ fn the_database_sums_what_reading_the_rows_sums() {
             let values: Vec<f64> = local(&source, Input::Number(expression), filter.as_ref())
                 .into_iter()
                 .flat_map(|values| match values {
-                    Values::Numbers(numbers) => numbers,
-                    Values::Codes(_) => unreachable!("numbers were asked for"),
+                    Column::Numbers(numbers) => numbers,
+                    Column::Levels(_) => unreachable!("numbers were asked for"),
                 })
                 .filter(|value| !value.is_nan())
                 .collect();
@@ -471,7 +472,7 @@ fn a_describe_is_pushed_down() {
     let category = Category::new("man".to_owned(), vec![Level::Number(1.0)]).unwrap();
     let source = server.database(rows()).open(&scan);
     let codes = local(&source, Input::Levels(category), None);
-    let Values::Codes(codes) = &codes[0] else { panic!() };
+    let Column::Levels(codes) = &codes[0] else { panic!() };
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 166);
     let unknown = server.database(rows()).sums(&scan.schema, None, &[Sum::Total(Expression::column("agee"))]).unwrap_err();
     assert_eq!(refusal(&unknown).code, RefusalCode::ColumnNotNumeric);
@@ -485,8 +486,30 @@ fn a_dataset_file_describes_a_database() {
     )
     .unwrap();
     assert_eq!((parameters.tls, parameters.statement_timeout_s), (data::postgres::Tls::Verify, 300));
-    let wrong = "server = \"db\"\ndatabase = \"x\"\nuser = \"x\"\nrows = { query = \"DROP TABLE person\" }";
+    let wrong = "server = \"[::1]:5432\"\ndatabase = \"x\"\nuser = \"x\"\nrows = { query = \"DROP TABLE person\" }";
     assert!(toml::from_str::<PostgresParameters>(wrong).unwrap_err().to_string().contains("begins with SELECT or WITH"));
-    let secret = "server = \"db\"\ndatabase = \"x\"\nuser = \"x\"\npassword = \"x\"\nrows = { query = \"SELECT 1\" }";
-    assert!(toml::from_str::<PostgresParameters>(secret).is_err());
+}
+
+#[test]
+fn a_password_in_a_dataset_file_is_refused_and_not_repeated() {
+    let lookup = |_: &str| None;
+    let place = data::Place { root: Path::new("/srv"), lookup: &lookup };
+    let check = |server: &str, password: &str, message: &str| {
+        let json = format!(
+            r#"{{"name": "n", "data_type": "postgres", "tags": ["a"], "description": "", "dataset_parameters":
+            {{"server": "{server}", "database": "x", "user": "x", "password": {password}, "rows": {{"query": "SELECT 1"}}}}}}"#
+        );
+        let error = data::Description::from_json(json.as_bytes(), place).unwrap_err();
+        let said = format!("{error} {error:?}");
+        assert!(said.contains(message) && !said.contains("hunter2"), "{said}");
+    };
+    let place = "`password` says where the password is";
+    check("db:5432", "\"hunter2\"", place);
+    check("db:5432", "{\"clear\": \"hunter2\"}", place);
+    check("db:5432", "{\"hunter2\": 1}", place);
+    check("db:5432", "[\"hunter2\"]", place);
+    let server = "`server` is `host:port`";
+    for url in ["postgres://x:hunter2@db:5432", "x:hunter2@db:5432", "host=db password=hunter2", "db:hunter2", ":1", "db"] {
+        check(url, "null", server);
+    }
 }

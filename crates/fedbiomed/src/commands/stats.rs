@@ -24,8 +24,7 @@ use crate::tables;
 pub(crate) async fn run(folder: &ComponentFolder, command: StatsCommand) -> Outcome {
     if let StatsCommand::Schema { tags, format } = command {
         let datasets = datasets(folder, tags, &[]).await?;
-        let schema = tables::schema(&datasets);
-        tables::print_schema(&schema, format.json);
+        tables::print_schema(&datasets, format.json);
         return Ok(());
     }
     let asking = asking(&command).clone();

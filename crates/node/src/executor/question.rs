@@ -1,8 +1,8 @@
 //! The passes of questions: rows become batches, batches add up in tallies.
 
-use analytics::analysis::{AnalysisError, Batch, Column, Input, Tally};
+use analytics::analysis::{AnalysisError, Tally};
 use analytics::question::asked;
-use data::{Comparison, DataError, Depth, Effort, Folding, Input as DataInput, Inputs, Values as DataValues, fold, open};
+use data::{Comparison, DataError, Depth, Effort, Folding, Inputs, fold, open};
 use learning::check_layout;
 use protocol::statistic::Question;
 use protocol::{Pass, RefusalCode, Report};
@@ -32,20 +32,6 @@ impl From<AnalysisError> for WorkError {
     }
 }
 
-fn input(input: Input) -> DataInput {
-    match input {
-        Input::Number(expression) => DataInput::Number(expression),
-        Input::Levels(category) => DataInput::Levels(category),
-    }
-}
-
-fn column(values: DataValues) -> Column {
-    match values {
-        DataValues::Numbers(numbers) => Column::Numbers(numbers),
-        DataValues::Codes(codes) => Column::Levels(codes),
-    }
-}
-
 impl Job<'_> {
     /// One pass over the rows that a question is about.
     pub(super) fn pass(&mut self, question: &Question, pass: &Pass, dataset: &Dataset) -> Result<Outcome, WorkError> {
@@ -56,8 +42,7 @@ impl Job<'_> {
             .map_err(|error| WorkError::refused(RefusalCode::PlanInvalid, error.to_string()))?;
         let stop = self.observer.cancel.as_ref();
         go_on(stop)?;
-        let wanted: Vec<DataInput> = statistic.inputs().into_iter().map(input).collect();
-        let inputs = Inputs::new(&dataset.scan.schema, &wanted, question.filter.as_ref())?;
+        let inputs = Inputs::new(&dataset.scan.schema, &statistic.inputs(), question.filter.as_ref())?;
         let source = open(&dataset.description, &dataset.scan)?;
         let tally = statistic.tally(pass)?;
         // Parts are joined in their order: the number of threads does not show in the sums.
@@ -66,10 +51,8 @@ impl Job<'_> {
             add: |(tally, cohort): &mut Part, batch| {
                 let kept = inputs.kept(&batch);
                 cohort.add(batch.num_rows(), kept.as_ref());
-                let block = inputs.read_kept(&batch, kept.as_ref());
-                let batch = Batch { rows: block.rows, columns: block.values.into_iter().map(column).collect() };
                 if let Some(tally) = tally {
-                    tally.add(&batch);
+                    tally.add(&inputs.read_kept(&batch, kept.as_ref()));
                 }
             },
             merge: |(all, rows): &mut Part, (part, next): Part| {
